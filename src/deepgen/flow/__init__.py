@@ -1,0 +1,1 @@
+"""Flow-matching mathematics: no model, no files."""

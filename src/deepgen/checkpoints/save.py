@@ -1,0 +1,111 @@
+"""Writing a model in our layout: the published diffusers folders, plus what they left out."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save
+from torch import Tensor
+
+from deepgen.checkpoints import defaults as generation
+from deepgen.checkpoints.defaults import GenerationDefaults
+from deepgen.model.deepgen import DeepGenModel
+
+SHARD_BYTES = 15_000_000
+MODEL_INDEX = {
+    "_class_name": "DeepGenPipeline",
+    "vlm": ["transformers", "Qwen2_5_VLModel"],
+    "connector": ["deepgen.model.bridge", "Bridge"],
+    "transformer": ["deepgen.model.dit", "DiT"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+}
+
+
+def save_model(
+    model: DeepGenModel,
+    defaults: GenerationDefaults,
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a checkpoint that `load_model` reads back.
+
+    Args:
+        model: any device.
+        defaults: written as generation_config.json; its shift also into the scheduler's config.
+        path: folder, made where needed; the weights of an older save in it are replaced.
+        dtype: of the floating-point weights on disk; None keeps the model's.
+        shard_bytes: largest weight file, unless one tensor alone is larger.
+    """
+    folder = Path(path)
+    vlm_weights = {_hub_name(name): value for name, value in model.vlm.model.state_dict().items()}
+    towers: list[tuple[str, str, dict[str, Tensor]]] = [
+        ("vlm", "model", vlm_weights),
+        ("connector", "diffusion_pytorch_model", model.bridge.state_dict()),
+        ("transformer", "diffusion_pytorch_model", model.dit.state_dict()),
+        ("vae", "diffusion_pytorch_model", model.vae.state_dict()),
+    ]
+    for name, stem, weights in towers:
+        save_weights(weights, folder / name, stem, dtype, shard_bytes)
+    model.vlm.model.config.save_pretrained(folder / "vlm")
+    model.vlm.tokenizer.save_pretrained(folder / "vlm")
+    for name, network in (("connector", model.bridge), ("transformer", model.dit), ("vae", model.vae)):
+        network.save_config(folder / name)
+    FlowMatchEulerDiscreteScheduler(shift=defaults.shift).save_config(folder / "scheduler")
+    index: dict[str, Any] = {**MODEL_INDEX, "_diffusers_version": diffusers.__version__}
+    _write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
+    _write_text(folder / generation.FILE_NAME, defaults.to_json())
+
+
+def _hub_name(name: str) -> str:
+    """The hub's spelling of a tensor of `Qwen2_5_VLModel`, which transformers reads too."""
+    prefix = "language_model."
+    return f"model.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
+
+
+def save_weights(
+    weights: dict[str, Tensor],
+    folder: Path,
+    stem: str,
+    dtype: torch.dtype | None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors as safetensors shards, with an index for more than one; drops older weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for name, value in weights.items()
+    }
+    plan = split_torch_state_dict_into_shards(
+        ready, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=shard_bytes
+    )
+    for file, names in plan.filename_to_tensors.items():
+        _replace(folder / file, save({name: ready[name] for name in names}, metadata={"format": "pt"}))
+    written = set(plan.filename_to_tensors)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        written.add(f"{stem}.safetensors.index.json")
+        _write_text(
+            folder / f"{stem}.safetensors.index.json", json.dumps(index, indent=2, sort_keys=True) + "\n"
+        )
+    for old in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
+        if old.name not in written:
+            old.unlink()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, text.encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Never writes into an old file: a model loaded from it may still be mapped onto it."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)

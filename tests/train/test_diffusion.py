@@ -1,0 +1,135 @@
+import random
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from deepgen.model.deepgen import DeepGenModel
+from deepgen.model.vlm import FusedVLM
+from deepgen.train.cache import Shelf, token_weights
+from deepgen.train.diffusion import (
+    BridgeShape,
+    Conditioner,
+    DiffusionConfig,
+    DitShape,
+    PromptBatch,
+    Trainer,
+    build_modules,
+    choose_batches,
+    drop_prompts,
+    noise_levels,
+    patchify,
+)
+from deepgen.train.loop import LoopConfig
+from deepgen.world.scenes import Background, Object, Scene
+
+BRIDGE = BridgeShape(num_fused_layers=1, hidden_size=40, intermediate_size=64, num_layers=1, num_queries=4)
+DIT = DitShape(
+    num_layers=2,
+    attention_head_dim=8,
+    num_attention_heads=2,
+    joint_attention_dim=40,
+    caption_projection_dim=16,
+    pooled_projection_dim=24,
+    dual_attention_layers=(0,),
+    in_channels=4,
+    out_channels=4,
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diffusion")
+    loop = LoopConfig(steps=1, learning_rate=1e-3)
+    return DiffusionConfig(
+        output_dir=folder, vlm=folder, vae=folder, loop=loop, bridge=BRIDGE, transformer=DIT
+    )
+
+
+@pytest.fixture(scope="module")
+def modules(settings, vlm):
+    torch.manual_seed(0)
+    bridge, dit = build_modules(settings, vlm.config.text_config.hidden_size)
+    for parameter in (*bridge.parameters(), *dit.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+    return bridge.requires_grad_(False), dit
+
+
+@pytest.mark.parametrize("with_picture", [False, True])
+def test_training_conditions_as_the_pipeline_does(vlm, tokenizer, modules, with_picture):
+    bridge, dit = modules
+    vae = AutoencoderKL(latent_channels=4, block_out_channels=(32,))
+    model = DeepGenModel(FusedVLM(vlm.model, tokenizer, 1), bridge, dit, vae)
+    pixels = torch.rand(2, 3, 64, 96) * 2 - 1
+    references = [[p] for p in pixels] if with_picture else None
+    texts = ["a red car", "two dogs on a blue background"]
+    expected = model.condition(texts, references)
+    from deepgen.model.deepgen import build_prompt
+
+    rows = [
+        model.vlm.tokenize(build_prompt(t, r)) for t, r in zip(texts, references or [[], []], strict=True)
+    ]
+    ids = torch.zeros(2, max(map(len, rows)) + 3, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+    vision = model.vlm.image_embeds(pixels).flatten(1, 2) if with_picture else None
+    batch = PromptBatch(ids, torch.tensor([len(row) for row in rows]), vision, 2)
+    context, lengths, pooled = Conditioner(vlm, bridge, compiled=False)(batch)
+    assert torch.equal(lengths, expected.lengths)
+    assert torch.allclose(pooled, expected.pooled, atol=1e-5)
+    for i, length in enumerate(lengths.tolist()):
+        assert torch.allclose(context[i, :length], expected.context[i, :length], atol=1e-5)
+
+
+def test_patches_are_in_the_order_of_the_transformers_output(modules):
+    latents = torch.randn(2, 4, 6, 8)
+    assert torch.equal(modules[1].unpatchify(patchify(latents, 2), 6, 8), latents)
+
+
+def test_dropped_prompts_become_the_empty_one():
+    ids, lengths = torch.full((1000, 8), 7), torch.full((1000,), 8)
+    new_ids, new_lengths = drop_prompts(ids, lengths, torch.tensor([1, 2, 3]), 0.1)
+    dropped = new_lengths == 3
+    assert 60 < int(dropped.sum()) < 140
+    assert new_ids[dropped][0].tolist() == [1, 2, 3, 0, 0, 0, 0, 0]
+    assert bool((new_ids[~dropped] == 7).all())
+
+
+def test_noise_levels_are_shifted_towards_noise():
+    torch.manual_seed(0)
+    plain, shifted = (noise_levels(20000, shift, torch.device("cpu")) for shift in (1.0, 2.0))
+    assert plain.median().item() == pytest.approx(0.5, abs=0.02)
+    assert shifted.median().item() == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_tokens_of_objects_weigh_more():
+    scene = Scene(64, 64, "flat", Background(), (Object("apple", 20, 0, 44),))
+    weights = token_weights(scene).view(4, 4)
+    assert weights[0].tolist() == [1, 3, 3, 3]
+    assert weights[3].tolist() == [1, 1, 1, 1]
+    assert token_weights(scene, [(0, 48, 64, 64)]).view(4, 4)[3].tolist() == [3, 3, 3, 3]
+
+
+def test_a_perfect_velocity_has_no_loss(settings, modules, vlm, monkeypatch):
+    bridge, dit = modules
+    trainer = Trainer(settings, Conditioner(vlm, bridge, compiled=False), dit, {"text": torch.tensor([1])})
+    shelf = Shelf(
+        torch.ones(2, 8, dtype=torch.int16),
+        torch.tensor([8, 5]),
+        torch.zeros(2, 4, 32, 32).bfloat16(),
+        torch.ones(2, 256).bfloat16(),
+    )
+    monkeypatch.setattr("deepgen.train.diffusion.noise_levels", lambda n, *_: torch.ones(n))
+    monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 0.5))
+    monkeypatch.setattr(dit, "forward_tokens", lambda tokens, *_: torch.full((2, 256, 16), 0.5))
+    assert trainer.loss(("text", 256, 256), shelf, torch.tensor([0, 1])).item() == 0
+    monkeypatch.setattr(dit, "forward_tokens", lambda tokens, *_: torch.zeros(2, 256, 16))
+    assert trainer.loss(("text", 256, 256), shelf, torch.tensor([0, 1])).item() == pytest.approx(0.25)
+
+
+def test_edits_come_as_often_as_asked(settings):
+    shelf = Shelf(*(torch.zeros(10, 1) for _ in range(4)))
+    shelves = {("text", 256, 256): shelf, ("edit", 256, 256): shelf}
+    chosen = choose_batches(shelves, settings, random.Random(0))
+    kinds = [next(chosen)[0][0] for _ in range(1000)]
+    assert 200 < kinds.count("edit") < 300
