@@ -6,17 +6,15 @@ from diffusers import AutoencoderKL
 
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.vlm import FusedVLM
-from deepgen.train.cache import Shelf, token_weights
+from deepgen.train.cache import Shelf, Stream, token_weights
+from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.diffusion import (
     BridgeShape,
-    Conditioner,
     DiffusionConfig,
     DitShape,
-    PromptBatch,
     Trainer,
     build_modules,
     choose_batches,
-    drop_prompts,
     noise_levels,
     patchify,
 )
@@ -74,7 +72,7 @@ def test_training_conditions_as_the_pipeline_does(vlm, tokenizer, modules, with_
         ids[i, : len(row)] = torch.tensor(row)
     vision = model.vlm.image_embeds(pixels).flatten(1, 2) if with_picture else None
     batch = PromptBatch(ids, torch.tensor([len(row) for row in rows]), vision, 2)
-    context, lengths, pooled = Conditioner(vlm, bridge, compiled=False)(batch)
+    context, lengths, pooled = Conditioner(model.vlm, bridge, compiled=False)(batch)
     assert torch.equal(lengths, expected.lengths)
     assert torch.allclose(pooled, expected.pooled, atol=1e-5)
     for i, length in enumerate(lengths.tolist()):
@@ -110,26 +108,54 @@ def test_tokens_of_objects_weigh_more():
     assert token_weights(scene, [(0, 48, 64, 64)]).view(4, 4)[3].tolist() == [3, 3, 3, 3]
 
 
-def test_a_perfect_velocity_has_no_loss(settings, modules, vlm, monkeypatch):
+def test_a_perfect_velocity_has_no_loss(settings, modules, vlm, tokenizer, monkeypatch):
     bridge, dit = modules
-    trainer = Trainer(settings, Conditioner(vlm, bridge, compiled=False), dit, {"text": torch.tensor([1])})
-    shelf = Shelf(
-        torch.ones(2, 8, dtype=torch.int16),
-        torch.tensor([8, 5]),
-        torch.zeros(2, 4, 32, 32).bfloat16(),
-        torch.ones(2, 256).bfloat16(),
-    )
-    monkeypatch.setattr("deepgen.train.diffusion.noise_levels", lambda n, *_: torch.ones(n))
+    conditioner = Conditioner(FusedVLM(vlm.model, tokenizer, 1), bridge, compiled=False)
+    trainer = Trainer(settings, conditioner, dit, {("text", 256, 256): torch.tensor([1])})
+    rows = {
+        "ids": torch.ones(2, 8, dtype=torch.int16),
+        "lengths": torch.tensor([8, 5]),
+        "latents": torch.zeros(2, 4, 32, 32).bfloat16(),
+        "weights": torch.ones(2, 256).bfloat16(),
+    }
     monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 0.5))
-    monkeypatch.setattr(dit, "forward_tokens", lambda tokens, *_: torch.full((2, 256, 16), 0.5))
-    assert trainer.loss(("text", 256, 256), shelf, torch.tensor([0, 1])).item() == 0
-    monkeypatch.setattr(dit, "forward_tokens", lambda tokens, *_: torch.zeros(2, 256, 16))
-    assert trainer.loss(("text", 256, 256), shelf, torch.tensor([0, 1])).item() == pytest.approx(0.25)
+    for guess, loss in ((0.5, 0.0), (0.0, 0.25)):
+        velocity = torch.full((2, 256, 16), guess)
+        monkeypatch.setattr(dit, "forward_tokens", lambda *_, velocity=velocity: velocity)
+        assert trainer.loss(("text", 256, 256), rows).item() == pytest.approx(loss)
+
+
+def test_the_loss_reaches_the_think_tokens_through_the_frozen_vlm(settings, modules, vlm, tokenizer):
+    bridge, dit = modules
+    bridge.requires_grad_(True)
+    conditioner = Conditioner(FusedVLM(vlm.model, tokenizer, 1), bridge, compiled=False)
+    trainer = Trainer(settings, conditioner, dit, {("edit", 64, 96): torch.tensor([1, 2])})
+    rows = {
+        "ids": torch.full((2, 16), 9, dtype=torch.int16),
+        "lengths": torch.tensor([14, 12]),
+        "latents": torch.randn(2, 4, 8, 12).bfloat16(),
+        "sources": torch.randn(2, 4, 8, 12).bfloat16(),
+        "vision": torch.randn(2, 6, 40),
+        "weights": torch.ones(2, 24).bfloat16(),
+    }
+    trainer.loss(("edit", 64, 96), rows).backward()
+    bridge.requires_grad_(False)
+    assert bridge.meta_queries.grad.abs().sum() > 0
 
 
 def test_edits_come_as_often_as_asked(settings):
-    shelf = Shelf(*(torch.zeros(10, 1) for _ in range(4)))
-    shelves = {("text", 256, 256): shelf, ("edit", 256, 256): shelf}
-    chosen = choose_batches(shelves, settings, random.Random(0))
+    stream = Stream(iter(()), None, None, {"text": 10, "edit": 10})
+    for kind in ("text", "edit"):
+        stream.shelves[kind, 256, 256] = Shelf(10)
+        stream.shelves[kind, 256, 256].write(lengths=torch.ones(4))
+    chosen = choose_batches(stream, settings, random.Random(0))
     kinds = [next(chosen)[0][0] for _ in range(1000)]
     assert 200 < kinds.count("edit") < 300
+
+
+def test_a_full_shelf_forgets_its_oldest_rows():
+    shelf = Shelf(5)
+    for start in (0, 2, 4):
+        shelf.write(lengths=torch.arange(start, start + 2))
+    assert len(shelf) == 5
+    assert sorted(shelf.take(torch.arange(5))["lengths"].tolist()) == [1, 2, 3, 4, 5]

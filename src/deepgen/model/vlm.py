@@ -120,7 +120,7 @@ class FusedVLM(nn.Module):
             padded[i, : len(row)] = torch.tensor(row)
         embeds = self._embed(padded, lengths, [e for row in image_embeds for e in row], think_tokens)
         positions = self._positions(padded, lengths, grids).to(self.device)
-        return self._decode(embeds, positions), lengths
+        return self.decode(embeds, positions), lengths
 
     def _check(
         self, token_ids: Sequence[Sequence[int]], image_embeds: Sequence[Sequence[Tensor]]
@@ -165,7 +165,8 @@ class FusedVLM(nn.Module):
         )
         return positions
 
-    def _decode(self, hidden: Tensor, positions: Tensor) -> Tensor:
+    def decode(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Joined states [B, L, n·D] of input embeddings [B, L, D] at rotary positions [3, B, L], causally."""
         text = self.model.language_model
         rotary = text.rotary_emb(hidden, positions)
         kept: dict[int, Tensor] = {}

@@ -1,7 +1,7 @@
-"""Latents of drawn scenes, made once and kept on the device: what the diffusion transformer trains on.
+"""Latents of drawn scenes, kept on the device: what the diffusion transformer trains on.
 
-One shelf holds samples of one kind (text→image or edit) and one picture size, as a few large tensors. Drawing
-happens in worker processes, encoding on the device; both finish before training starts.
+One shelf holds samples of one kind (text→image or edit) and one picture size, as a few large tensors. Worker
+processes invent the samples; the device draws and encodes them, while training is under way.
 """
 
 import logging
@@ -9,8 +9,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -19,9 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
 from deepgen.model.vision import vision_embeds
-from deepgen.train.feeds import Batch, start_feed
+from deepgen.train.feeds import Batch
 from deepgen.train.vae import to_signed
-from deepgen.world.draw import draw
+from deepgen.world.draw import draw, draw_batch
 from deepgen.world.sampling import EditSample, Sample, draw_edit, draw_sample
 from deepgen.world.scenes import Box, Scene
 from deepgen.world.sprites import Sprites
@@ -31,57 +29,76 @@ TOKEN_SIDE = 16  # pixels of a picture token's side: latents / 8, patches of 2
 OBJECT_WEIGHT = 2.0  # added to the loss weight of a token inside an object or a changed region
 
 
-@dataclass
 class Shelf:
-    """Samples of one kind and picture size on one device.
+    """Samples of one kind and picture size on one device; when full, new ones take the places of the oldest.
 
-    `ids` [n, L] int16 right-filled with 0, `lengths` [n], `latents` [n, C, h, w] bf16 standardised,
-    `weights` [n, N] bf16 loss weights of the picture tokens; for edits also `sources` (as latents) and
-    `vision` [n, tokens, D], the vision tower's embeddings of the source.
+    Rows: `ids` [L] int16 right-filled with 0, `lengths`, `latents` [C, h, w] bf16 standardised, `weights` [N] bf16
+    loss weights of the picture tokens; for edits also `sources` (as latents) and `vision` [tokens, D], the vision
+    tower's embeddings of the source.
     """
 
-    ids: Tensor
-    lengths: Tensor
-    latents: Tensor
-    weights: Tensor
-    sources: Tensor | None = None
-    vision: Tensor | None = None
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: dict[str, Tensor] = {}
+        self._written = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return min(self._written, self.capacity)
 
-    @classmethod
-    def join(cls, parts: list["Shelf"]) -> "Shelf":
-        joined = {}
-        for field in fields(cls):
-            values = [getattr(part, field.name) for part in parts]
-            joined[field.name] = None if values[0] is None else torch.cat(values)
-        return cls(**joined)
+    def write(self, **new: Tensor) -> None:
+        """Adds as many rows as the tensors have."""
+        count = len(new["lengths"])
+        self._grow(new, min(self._written + count, self.capacity))
+        places = (torch.arange(count, device=new["lengths"].device) + self._written) % self.capacity
+        for name, values in new.items():
+            self.rows[name].index_copy_(0, places, values)
+        self._written += count
+
+    def _grow(self, like: dict[str, Tensor], needed: int) -> None:
+        room = len(self.rows["lengths"]) if self.rows else 0
+        if room >= needed:
+            return
+        size = min(self.capacity, max(needed, 2 * room))
+        for name, values in like.items():
+            grown = values.new_zeros(size, *values.shape[1:])
+            if room:
+                grown[:room] = self.rows[name]
+            self.rows[name] = grown
+
+    def take(self, places: Tensor) -> dict[str, Tensor]:
+        """The rows at these places."""
+        return {name: values[places] for name, values in self.rows.items()}
 
 
 ShelfKey = tuple[str, int, int]
-"""(kind, height, width) in pixels."""
+"""(kind, height, width) in pixels; the kind is "text" or "edit"."""
+
+Lengths = dict[str, int]
+"""Tokens that a prompt of each kind is filled up to: one length a kind, so that a compiled model sees two shapes."""
 
 
 def token_weights(scene: Scene, changed: Sequence[Box] = ()) -> Tensor:
     """Loss weight [N] of each picture token: 1, more where an object, a word or a changed region touches it."""
     weights = torch.ones(scene.height // TOKEN_SIDE, scene.width // TOKEN_SIDE)
-    for left, top, right, bottom in (*(item.box for item in (*scene.objects, *scene.words)), *changed):
+    for left, top, right, bottom in (*(item.box for item in scene.things), *changed):
         rows = slice(top // TOKEN_SIDE, -(-bottom // TOKEN_SIDE))
         weights[rows, left // TOKEN_SIDE : -(-right // TOKEN_SIDE)] = 1 + OBJECT_WEIGHT
     return weights.flatten()
 
 
 class PairMaker:
-    """Batches of drawn samples: {"key", "ids", "lengths", "weights", "target", optional "source"} (pictures uint8)."""
+    """Batches of samples of one kind and size: {"key", "ids", "lengths", "weights", "scenes", for edits "sources"}.
+
+    Only sampling and tokenising happen in the workers: scenes are small, pictures are not, and the device draws faster.
+    """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, edit_share: float, batch_size: int, max_length: int
+        self, tokenizer: PreTrainedTokenizerFast, edit_share: float, chunk: int, lengths: Lengths
     ) -> None:
         self.tokenizer = tokenizer
         self.edit_share = edit_share
-        self.batch_size = batch_size
-        self.max_length = max_length
+        self.chunk = chunk
+        self.lengths = lengths
 
     def __call__(self, rng: random.Random, sprites: Sprites) -> Iterator[Batch]:
         waiting: dict[ShelfKey, list[tuple[Sample | EditSample, list[int]]]] = defaultdict(list)
@@ -90,42 +107,41 @@ class PairMaker:
             if rng.random() < self.edit_share:
                 sample = draw_edit(rng, "train", None)
                 picture_tokens = (sample.source.height // 32) * (sample.source.width // 32)
-                prompt, scene = edit_prompt(sample.instruction, [picture_tokens]), sample.target
+                kind, scene = "edit", sample.target
+                prompt = edit_prompt(sample.instruction, [picture_tokens])
             else:
                 sample = draw_sample(rng, "train", None)
-                prompt, scene = text_to_image_prompt(sample.prompt), sample.scene
+                kind, scene = "text", sample.scene
+                prompt = text_to_image_prompt(sample.prompt)
             ids = tokenize(self.tokenizer, prompt)
-            kind = "edit" if isinstance(sample, EditSample) else "text"
-            if len(ids) > self.max_length + (100 if kind == "edit" else 0):
+            if len(ids) > self.lengths[kind]:
                 continue
             key = (kind, scene.height, scene.width)
             waiting[key].append((sample, ids))
-            if len(waiting[key]) == self.batch_size:
-                yield draw_batch_of(key, waiting.pop(key), sprites)
+            if len(waiting[key]) == self.chunk:
+                yield self.collate(key, waiting.pop(key))
+
+    def collate(self, key: ShelfKey, items: list[tuple[Sample | EditSample, list[int]]]) -> Batch:
+        ids = torch.zeros(len(items), self.lengths[key[0]], dtype=torch.int16)
+        for row, (_, tokens) in enumerate(items):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int16)
+        edits = [sample for sample, _ in items if isinstance(sample, EditSample)]
+        scenes = [sample.scene for sample, _ in items if isinstance(sample, Sample)] or [
+            e.target for e in edits
+        ]
+        changed = [edit.region for edit in edits] or [()] * len(scenes)
+        weights = [token_weights(scene, boxes) for scene, boxes in zip(scenes, changed, strict=True)]
+        batch: Batch = {"key": key, "ids": ids, "scenes": scenes, "sources": [edit.source for edit in edits]}
+        batch["lengths"] = torch.tensor([len(tokens) for _, tokens in items])
+        batch["weights"] = torch.stack(weights).bfloat16()
+        return batch
 
 
-def _picture(scene: Scene, sprites: Sprites) -> Tensor:
-    return torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1)
-
-
-def draw_batch_of(
-    key: ShelfKey, items: list[tuple[Sample | EditSample, list[int]]], sprites: Sprites
-) -> Batch:
-    longest = max(len(ids) for _, ids in items)
-    batch: Batch = {"key": key, "ids": torch.zeros(len(items), longest, dtype=torch.int16)}
-    batch["lengths"] = torch.tensor([len(ids) for _, ids in items])
-    for row, (_, ids) in enumerate(items):
-        batch["ids"][row, : len(ids)] = torch.tensor(ids, dtype=torch.int16)
-    edits = [sample for sample, _ in items if isinstance(sample, EditSample)]
-    if edits:
-        batch["target"] = torch.stack([_picture(edit.target, sprites) for edit in edits])
-        batch["source"] = torch.stack([_picture(edit.source, sprites) for edit in edits])
-        batch["weights"] = torch.stack([token_weights(edit.target, edit.region) for edit in edits])
-    else:
-        samples = [sample for sample, _ in items if isinstance(sample, Sample)]
-        batch["target"] = torch.stack([_picture(sample.scene, sprites) for sample in samples])
-        batch["weights"] = torch.stack([token_weights(sample.scene) for sample in samples])
-    return batch
+def draw_pictures(scenes: list[Scene], sprites: Sprites, device: torch.device) -> Tensor:
+    """uint8 [n, 3, H, W] on the device; a GPU draws the batch at once, a CPU is faster one by one."""
+    if device.type == "cuda":
+        return draw_batch(scenes, sprites, device)
+    return torch.stack([torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1) for scene in scenes])
 
 
 class Encoder:
@@ -151,41 +167,37 @@ class Encoder:
             return vision_embeds(self.visual, to_signed(pictures, self.device)).bfloat16()
 
 
-def build_cache(
-    maker: PairMaker, encoder: Encoder, sprites: Path | None, counts: dict[str, int], seed: int, workers: int
-) -> dict[ShelfKey, Shelf]:
-    """Draws and encodes `counts["text"]` + `counts["edit"]` samples (a batch more at most)."""
-    parts: dict[ShelfKey, list[Shelf]] = defaultdict(list)
-    made = dict.fromkeys(counts, 0)
-    width = {"text": maker.max_length, "edit": maker.max_length + 100}
-    start = time.monotonic()
-    feed = start_feed(maker, sprites, seed, workers)
-    while any(made[kind] < counts[kind] for kind in counts):
-        batch = next(feed)
-        key = tuple(batch["key"])
-        if made[key[0]] >= counts[key[0]]:
-            continue
-        made[key[0]] += len(batch["lengths"])
-        ids = nn.functional.pad(batch["ids"], (0, width[key[0]] - batch["ids"].shape[1]))
-        shelf = Shelf(
-            ids.to(encoder.device),
-            batch["lengths"].to(encoder.device),
-            encoder.latents(batch["target"]),
-            batch["weights"].to(encoder.device).bfloat16(),
+class Stream:
+    """Shelves that fill from an endless feed: a part before training, the rest, and then fresh samples, during it."""
+
+    def __init__(
+        self, feed: Iterator[Batch], encoder: Encoder, sprites: Sprites, capacity: dict[str, int]
+    ) -> None:
+        self.feed, self.encoder, self.sprites, self.capacity = feed, encoder, sprites, capacity
+        self.shelves: dict[ShelfKey, Shelf] = {}
+
+    def add(self) -> None:
+        """Draws, encodes and stores the next batch of the feed."""
+        batch, device = next(self.feed), self.encoder.device
+        kind, height, width = batch["key"]
+        new = {name: batch[name].to(device, non_blocking=True) for name in ("ids", "lengths", "weights")}
+        new["latents"] = self.encoder.latents(draw_pictures(batch["scenes"], self.sprites, device))
+        if kind == "edit":
+            sources = draw_pictures(batch["sources"], self.sprites, device)
+            new["sources"], new["vision"] = self.encoder.latents(sources), self.encoder.vision(sources)
+        shelf = self.shelves.setdefault((kind, height, width), Shelf(self.capacity[kind]))
+        shelf.write(**new)
+
+    def fill(self, share: float) -> None:
+        """Fills until every kind that has room at all holds `share` of it."""
+        start = time.monotonic()
+        while any(self.count(kind) < share * room for kind, room in self.capacity.items()):
+            self.add()
+        log.info(
+            "%d samples drawn and encoded in %.0f s",
+            sum(map(len, self.shelves.values())),
+            time.monotonic() - start,
         )
-        if "source" in batch:
-            shelf.sources, shelf.vision = encoder.latents(batch["source"]), encoder.vision(batch["source"])
-        parts[key].append(shelf)
-    total = sum(made.values())
-    log.info("cached %d samples in %.0f s", total, time.monotonic() - start)
-    shelves = {key: Shelf.join(parts[key]) for key in sorted(parts)}
-    for kind in counts:
-        # one length a kind, so that a compiled model sees two shapes and not ten
-        longest = max(
-            (int(shelf.lengths.max()) for key, shelf in shelves.items() if key[0] == kind), default=0
-        )
-        for key, shelf in shelves.items():
-            if key[0] == kind:
-                shelf.ids = shelf.ids[:, : -(-longest // 8) * 8].contiguous()
-                log.info("shelf %s: %d samples, prompts up to %d tokens", key, len(shelf), longest)
-    return shelves
+
+    def count(self, kind: str) -> int:
+        return sum(len(shelf) for key, shelf in self.shelves.items() if key[0] == kind)

@@ -30,6 +30,7 @@ class DetectorConfig(Config):
 
     stage: str = "detector"
     output_dir: Path
+    init_from: Path | None = Field(None, description="folder of a trained detector to go on from")
     vae: Path | None = Field(None, description="reconstruct half of the pictures with this VAE")
     sprites: Path | None = None
     device: str = "cpu"
@@ -83,7 +84,11 @@ def train_detector(config: DetectorConfig) -> None:
     """Runs the stage; writes `output_dir/detector`."""
     torch.manual_seed(config.loop.seed)
     device = torch.device(config.device)
-    detector = build_detector().to(device, memory_format=torch.channels_last).train()
+    if config.init_from is None:
+        detector = build_detector()
+    else:
+        detector = Detector.from_pretrained(config.init_from, torch_dtype=torch.float32)
+    detector = detector.to(device, memory_format=torch.channels_last).train()
     log.info("detector: %.2f M parameters", sum(p.numel() for p in detector.parameters()) / 1e6)
     vae = None
     if config.vae is not None:

@@ -1,7 +1,8 @@
 """Trains nano's bridge, think tokens and diffusion transformer together on a frozen VLM and VAE.
 
 Velocity matching (the published objective, paper section 2) with three changes for a small model on drawn
-pictures: noise levels are logit-normal, shifted; tokens of objects weigh more; samples come from a cache of latents.
+pictures: noise levels are logit-normal and shifted, tokens of objects weigh more, samples come from a stream of
+latents that is refreshed while training goes on.
 """
 
 import logging
@@ -10,20 +11,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from deepgen.config import Config
 from deepgen.errors import ConfigError
 from deepgen.model.bridge import Bridge
 from deepgen.model.dit import DiT
-from deepgen.model.prompts import Prompt, edit_prompt, text_to_image_prompt, tokenize
-from deepgen.train.cache import Encoder, PairMaker, Shelf, ShelfKey, build_cache
+from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
+from deepgen.model.vlm import FusedVLM
+from deepgen.train.cache import Encoder, PairMaker, ShelfKey, Stream
+from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
+from deepgen.train.feeds import load_sprites, start_feed
 from deepgen.train.loop import (
     Ema,
     LoopConfig,
@@ -34,9 +38,11 @@ from deepgen.train.loop import (
     make_optimizer,
     save_state,
 )
-from deepgen.train.vlm import one_picture_positions
+from deepgen.world.scenes import OBLONG, SQUARE
 
 log = logging.getLogger("deepgen.train")
+MOST_TOKENS = 256
+"""Picture tokens of the largest picture, 256 × 256."""
 
 
 class BridgeShape(Config):
@@ -84,15 +90,17 @@ class DiffusionConfig(Config):
     batch_size: int = Field(512, gt=0)
     edit_batch_size: int = Field(384, gt=0)
     edit_share: float = Field(0.25, ge=0, le=1, description="share of the updates that are edits")
-    cache_text: int = Field(360_000, ge=0)
-    cache_edit: int = Field(110_000, ge=0)
-    cache_file: Path | None = Field(
-        None, description="keep the cache here and take it from here if it exists"
+    cache_text: int = Field(
+        160_000, ge=0, description="text→image samples kept on the device, per picture size"
     )
-    cache_chunk: int = Field(
-        256, gt=0, description="samples of one kind and size that are drawn and encoded at once"
+    cache_edit: int = Field(50_000, ge=0, description="edits kept on the device, per picture size")
+    cache_fill: float = Field(0.15, gt=0, le=1, description="share of the cache that is made before training")
+    refresh_every_steps: int = Field(2, gt=0, description="updates between two fresh chunks")
+    cache_chunk: int = Field(128, gt=0, description="samples of one kind and size drawn and encoded at once")
+    text_tokens: int = Field(
+        56, multiple_of=8, description="prompts of text→image samples are at most this long"
     )
-    max_prompt_tokens: int = 72
+    edit_tokens: int = Field(96, multiple_of=8, description="prompts of edits, picture included")
     prompt_dropout: float = 0.1
     save_every_minutes: float = Field(
         2.0, gt=0, description="how often the averaged weights and the state are written"
@@ -100,74 +108,6 @@ class DiffusionConfig(Config):
     noise_shift: float = 2.0
     bridge: BridgeShape = BridgeShape()
     transformer: DitShape = DitShape()
-
-
-@dataclass
-class PromptBatch:
-    """A batch of prompts on the device: `ids` [B, L], `lengths` [B]; `vision` [B, n, D] of a grid of `rows` rows."""
-
-    ids: Tensor
-    lengths: Tensor
-    vision: Tensor | None = None
-    rows: int = 0
-
-
-class Conditioner(nn.Module):
-    """Frozen VLM plus trained bridge: prompts → context, its lengths and the pooled vector, in a static shape."""
-
-    def __init__(self, vlm: Qwen2_5_VLForConditionalGeneration, bridge: Bridge, compiled: bool) -> None:
-        super().__init__()
-        self.text = vlm.model.language_model
-        self.image_id = vlm.config.image_token_id
-        self.bridge = bridge
-        depth, count = self.text.config.num_hidden_layers, bridge.config.num_fused_layers
-        self.fused = list(range(depth - 1, 0, -(depth // count)))[:count]
-        if compiled:
-            for layer in self.text.layers:
-                layer.compile()
-            bridge.compile()
-
-    def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns context [B, L+Q, Dc], lengths [B], pooled [B, Dp]. Rows are right-filled (causality keeps it out)."""
-        embeds, positions = self.embed(prompts)
-        hidden = embeds
-        rotary = self.text.rotary_emb(hidden, positions)
-        states = {0: hidden}
-        for index, layer in enumerate(self.text.layers[: max(self.fused)], start=1):
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
-            states[index] = hidden
-        lengths = prompts.lengths + self.bridge.config.num_queries
-        context, pooled = self.bridge(torch.cat([states[i] for i in self.fused], dim=-1), lengths)
-        return context, lengths, pooled
-
-    def embed(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        """Token embeddings with pictures in place and the think tokens behind each prompt [B, L+Q, D]; positions."""
-        batch, length = prompts.ids.shape
-        queries = self.bridge.meta_queries
-        embeds = self.text.embed_tokens(F.pad(prompts.ids, (0, len(queries))))
-        total = embeds.shape[1]
-        index = torch.arange(total, device=embeds.device)
-        behind = index[None] - prompts.lengths[:, None]
-        thinking = (behind >= 0) & (behind < len(queries))
-        embeds = torch.where(thinking[..., None], queries[behind.clamp(0, len(queries) - 1)], embeds)
-        if prompts.vision is None:
-            return embeds, index.expand(3, batch, -1)
-        tokens = prompts.vision.shape[1]
-        start = int((prompts.ids[0] == self.image_id).int().argmax())
-        embeds = torch.cat(
-            (embeds[:, :start], prompts.vision.to(embeds.dtype), embeds[:, start + tokens :]), dim=1
-        )
-        positions = one_picture_positions(total, start, prompts.rows, tokens // prompts.rows).to(
-            embeds.device
-        )
-        return embeds, positions[:, None].expand(3, batch, -1)
-
-
-def drop_prompts(ids: Tensor, lengths: Tensor, empty: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Replaces a random `share` of the rows by the template around an empty text (`empty`, its ids)."""
-    dropped = torch.rand(len(ids), device=ids.device) < share
-    blank = F.pad(empty, (0, ids.shape[1] - len(empty)))
-    return torch.where(dropped[:, None], blank, ids), torch.where(dropped, len(empty), lengths)
 
 
 def noise_levels(count: int, shift: float, device: torch.device) -> Tensor:
@@ -184,72 +124,60 @@ def patchify(latents: Tensor, patch: int) -> Tensor:
 
 
 class Trainer:
-    """One update of bridge and transformer from a shelf's rows."""
+    """The loss of bridge and transformer on rows of a shelf.
+
+    Args:
+        blanks: ids of the template around an empty text, by kind and picture size.
+    """
 
     def __init__(
-        self, config: DiffusionConfig, conditioner: Conditioner, dit: DiT, blanks: dict[str, Tensor]
+        self, config: DiffusionConfig, conditioner: Conditioner, dit: DiT, blanks: dict[ShelfKey, Tensor]
     ) -> None:
         self.config, self.conditioner, self.dit, self.blanks = config, conditioner, dit, blanks
-        self.device = torch.device(config.device)
 
-    def tokens(self, latents: Tensor, sources: Tensor | None, padded: int) -> Tensor:
-        """Picture tokens, target then source, filled to a length that all picture sizes share."""
-        embedded = self.dit.embed(latents)
-        if sources is not None:
-            embedded = torch.cat((embedded, self.dit.embed(sources)), dim=1)
-        return F.pad(embedded, (0, 0, 0, padded - embedded.shape[1]))
-
-    def loss(self, key: ShelfKey, shelf: Shelf, rows: Tensor) -> Tensor:
-        kind, height, _ = key
+    def loss(self, key: ShelfKey, rows: dict[str, Tensor]) -> Tensor:
+        """Velocity MSE, weighted by token, of rows as `Shelf.take` gives them."""
         ids, lengths = drop_prompts(
-            shelf.ids[rows].long(), shelf.lengths[rows], self.blanks_for(key), self.config.prompt_dropout
+            rows["ids"].long(), rows["lengths"], self.blanks[key], self.config.prompt_dropout
         )
-        vision = shelf.vision[rows] if shelf.vision is not None else None
-        context, context_lengths, pooled = self.conditioner(PromptBatch(ids, lengths, vision, height // 32))
-        clean = shelf.latents[rows].float()
+        prompts = PromptBatch(ids, lengths, rows.get("vision"), key[1] // 32)
+        context, context_lengths, pooled = self.conditioner(prompts)
+        clean = rows["latents"].float()
         noise = torch.randn_like(clean)
-        sigma = noise_levels(len(rows), self.config.noise_shift, self.device)
+        sigma = noise_levels(len(clean), self.config.noise_shift, clean.device)
         noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
-        count = clean.shape[2] * clean.shape[3] // 4
-        sources = shelf.sources[rows].float() if shelf.sources is not None else None
-        pictures = 2 if kind == "edit" else 1
-        tokens = self.tokens(noisy, sources, 256 * pictures)
-        picture_lengths = torch.full((len(rows),), count * pictures, device=self.device)
-        output = self.dit.forward_tokens(
-            tokens, 1000 * sigma, context, pooled, picture_lengths, context_lengths
-        )
+        sources = rows.get("sources")
+        tokens = self.dit.embed(noisy)
+        count = tokens.shape[1]
+        if sources is not None:
+            tokens = torch.cat((tokens, self.dit.embed(sources.float())), dim=1)
+        lengths = torch.full((len(clean),), tokens.shape[1], device=clean.device)
+        # every picture size is filled to the square's, the largest: one shape a kind for the compiler
+        tokens = F.pad(tokens, (0, 0, 0, MOST_TOKENS * (1 if sources is None else 2) - tokens.shape[1]))
+        output = self.dit.forward_tokens(tokens, 1000 * sigma, context, pooled, lengths, context_lengths)
         error = (output[:, :count].float() - patchify(noise - clean, 2)).square().mean(-1)
-        weights = shelf.weights[rows].float()
+        weights = rows["weights"].float()
         return (error * weights).sum() / weights.sum()
-
-    def blanks_for(self, key: ShelfKey) -> Tensor:
-        kind, height, width = key
-        return self.blanks[kind if kind == "text" else f"edit{height}x{width}"]
 
 
 def choose_batches(
-    shelves: dict[ShelfKey, Shelf], config: DiffusionConfig, rng: random.Random
+    stream: Stream, config: DiffusionConfig, rng: random.Random
 ) -> Iterator[tuple[ShelfKey, int]]:
-    """Endless (shelf, batch size): edits by `edit_share`, sizes by their number of samples."""
-    by_kind = {kind: [key for key in shelves if key[0] == kind] for kind in ("text", "edit")}
+    """Endless (shelf, batch size): edits by `edit_share`, picture sizes by their number of samples."""
     while True:
-        kind = "edit" if by_kind["edit"] and rng.random() < config.edit_share else "text"
-        keys = by_kind[kind]
-        key = rng.choices(keys, [len(shelves[k]) for k in keys])[0]
-        size = config.edit_batch_size if kind == "edit" else config.batch_size
-        yield key, min(size, len(shelves[key]))
+        kind = "edit" if rng.random() < config.edit_share else "text"
+        keys = [key for key in stream.shelves if key[0] == kind]
+        key = rng.choices(keys, [len(stream.shelves[k]) for k in keys])[0]
+        yield key, config.edit_batch_size if kind == "edit" else config.batch_size
 
 
-def blank_prompts(tokenizer: Any, shelves: dict[ShelfKey, Shelf], device: torch.device) -> dict[str, Tensor]:
-    """Ids of the templates around an empty text, per kind (and picture size for edits)."""
-
-    def ids(prompt: Prompt) -> Tensor:
-        return torch.tensor(tokenize(tokenizer, prompt), device=device)
-
-    blanks = {"text": ids(text_to_image_prompt(""))}
-    for kind, height, width in shelves:
-        if kind == "edit":
-            blanks[f"edit{height}x{width}"] = ids(edit_prompt("", [height * width // 1024]))
+def blank_prompts(tokenizer: PreTrainedTokenizerFast, device: torch.device) -> dict[ShelfKey, Tensor]:
+    """Ids of the templates around an empty text, by kind and picture size."""
+    blanks: dict[ShelfKey, Tensor] = {}
+    for width, height in (SQUARE, *OBLONG):
+        prompts = {"text": text_to_image_prompt(""), "edit": edit_prompt("", [height * width // 1024])}
+        for kind, prompt in prompts.items():
+            blanks[kind, height, width] = torch.tensor(tokenize(tokenizer, prompt), device=device)
     return blanks
 
 
@@ -263,45 +191,33 @@ def build_modules(config: DiffusionConfig, vlm_width: int) -> tuple[Bridge, DiT]
     )
     dit = DiT(**shape.model_dump())
     if config.init_from is not None:
-        return Bridge.from_pretrained(config.init_from / "connector"), DiT.from_pretrained(
-            config.init_from / "transformer"
-        )
+        bridge = Bridge.from_pretrained(config.init_from / "connector", torch_dtype=torch.float32)
+        dit = DiT.from_pretrained(config.init_from / "transformer", torch_dtype=torch.float32)
     return bridge, dit
 
 
-def load_cache(
-    config: DiffusionConfig, vlm: Qwen2_5_VLForConditionalGeneration, tokenizer: Any
-) -> dict[ShelfKey, Shelf]:
-    """The cache from `cache_file` where it exists, else drawn and encoded now (and kept there)."""
+def start_stream(
+    config: DiffusionConfig, vlm: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+) -> Stream:
+    """The stream of samples, filled so far that training can start."""
     device = torch.device(config.device)
-    path = config.cache_file
-    if path is not None and path.exists():
-        saved = torch.load(path, map_location=device, weights_only=True)
-        return {tuple(key): Shelf(**tensors) for key, tensors in saved}
-    from diffusers import AutoencoderKL
-
-    vae = (
-        AutoencoderKL.from_pretrained(config.vae, torch_dtype=torch.float32)
-        .to(device, memory_format=torch.channels_last)
-        .eval()
-    )
+    vae = AutoencoderKL.from_pretrained(config.vae, torch_dtype=torch.float32).to(device).eval()
     if vae.config.latents_mean is None:
         raise ConfigError(
-            f"{config.vae} has no latents_mean: train the VAE with deepgen train nano_vae first"
+            f"{config.vae} has no latents_mean: train it with `deepgen train train/nano_vae` first"
         )
-    encoder = Encoder(vae, vlm.model.visual, device)
-    counts = {"text": config.cache_text, "edit": config.cache_edit}
-    share = config.cache_edit / max(1, config.cache_text + config.cache_edit)
-    maker = PairMaker(tokenizer, share, config.cache_chunk, config.max_prompt_tokens)
-    shelves = build_cache(maker, encoder, config.sprites, counts, config.loop.seed, config.workers)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save([(key, vars(shelf)) for key, shelf in shelves.items()], path)
-    return shelves
+    lengths = {"text": config.text_tokens, "edit": config.edit_tokens}
+    maker = PairMaker(tokenizer, config.edit_share, config.cache_chunk, lengths)
+    feed = start_feed(maker, config.sprites, config.loop.seed, config.workers)
+    encoder = Encoder(vae.to(memory_format=torch.channels_last), vlm.model.visual, device)
+    capacity = {"text": config.cache_text, "edit": config.cache_edit}
+    stream = Stream(feed, encoder, load_sprites(config.sprites), capacity)
+    stream.fill(config.cache_fill)
+    return stream
 
 
 def train_diffusion(config: DiffusionConfig) -> None:
-    """Runs the stage; writes `connector/` and `transformer/` (EMA weights) and `state.pt` into `output_dir`."""
+    """Runs the stage; writes `connector/` and `transformer/` (averaged weights) and `state.pt` into `output_dir`."""
     began = time.monotonic()
     torch.manual_seed(config.loop.seed)
     device = torch.device(config.device)
@@ -310,89 +226,90 @@ def train_diffusion(config: DiffusionConfig) -> None:
         Qwen2_5_VLForConditionalGeneration.from_pretrained(config.vlm, dtype=torch.float32).to(device).eval()
     )
     vlm.requires_grad_(False)
-    shelves = load_cache(config, vlm, tokenizer)
+    stream = start_stream(config, vlm, tokenizer)
     bridge, dit = build_modules(config, vlm.config.text_config.hidden_size)
-    bridge, dit = bridge.to(device, torch.float32), dit.to(device, torch.float32)
-    trained = nn.ModuleList([bridge, dit])
-    log.info(
-        "bridge %.2f M, transformer %.2f M parameters",
-        *(sum(p.numel() for p in m.parameters()) / 1e6 for m in trained),
+    trained = nn.ModuleList([bridge.to(device), dit.to(device)])
+    sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in trained]
+    log.info("bridge %.2f M, transformer %.2f M parameters", *sizes)
+    run = Run(config, bridge, dit, make_optimizer(trained, config.loop), Ema(trained, config.loop.ema_decay))
+    progress = run.resume(began)
+    conditioner = Conditioner(
+        FusedVLM(vlm.model, tokenizer, config.bridge.num_fused_layers), bridge, config.compile
     )
-    optimizer = make_optimizer(trained, config.loop)
-    ema = Ema(trained, config.loop.ema_decay)
-    progress = resume(config, trained, optimizer, ema, began)
-    conditioner = Conditioner(vlm, bridge, config.compile)
     if config.compile:
-        torch._dynamo.config.cache_size_limit = 64
         for block in dit.transformer_blocks:
             block.compile()
-    trainer = Trainer(config, conditioner, dit, blank_prompts(tokenizer, shelves, device))
+    trainer = Trainer(config, conditioner, dit, blank_prompts(tokenizer, device))
     metrics = Metrics(config.output_dir)
-    chosen = choose_batches(shelves, config, random.Random(f"{config.loop.seed}/{progress.step}"))
+    chosen = choose_batches(stream, config, random.Random(f"{config.loop.seed}/{progress.step}"))
     sums: dict[str, list[Tensor]] = {"text": [], "edit": []}
     next_save = progress.elapsed + 60 * config.save_every_minutes
     for step in progress.updates("bridge and transformer"):
+        if step % config.refresh_every_steps == 0:
+            stream.add()
         key, size = next(chosen)
-        rows = torch.randint(len(shelves[key]), (size,), device=device)
+        shelf = stream.shelves[key]
+        rows = shelf.take(torch.randint(len(shelf), (size,), device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = trainer.loss(key, shelves[key], rows)
-        norm = apply_update(loss, optimizer, progress)
-        ema.update()
+            loss = trainer.loss(key, rows)
+        norm = apply_update(loss, run.optimizer, progress)
+        run.ema.update()
         sums[key[0]].append(loss.detach())
         if step % config.loop.log_every_steps == 0:
             losses = {
                 f"loss_{kind}": torch.stack(values).mean().item() for kind, values in sums.items() if values
             }
+            rate, seconds = progress.learning_rate(), progress.elapsed
             metrics.write(
-                stage="diffusion",
-                step=step,
-                seconds=progress.elapsed,
-                rate=progress.learning_rate(),
-                norm=norm.item(),
-                **losses,
+                stage="diffusion", step=step, seconds=seconds, rate=rate, norm=norm.item(), **losses
             )
             sums = {"text": [], "edit": []}
         if progress.elapsed > next_save:
-            save(config, trained, optimizer, ema, progress)
+            run.save(progress)
             next_save = progress.elapsed + 60 * config.save_every_minutes
-    save(config, trained, optimizer, ema, progress)
+    run.save(progress)
     if device.type == "cuda":
-        metrics.write(peak_gib=torch.cuda.max_memory_allocated() / 2**30, device=torch.cuda.get_device_name())
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        metrics.write(peak_gib=peak, device=torch.cuda.get_device_name())
 
 
-def save(
-    config: DiffusionConfig,
-    trained: nn.ModuleList,
-    optimizer: torch.optim.Optimizer,
-    ema: Ema,
-    progress: Progress,
-) -> None:
-    """Writes the averaged weights as `connector/` and `transformer/`, and what a continued run needs as `state.pt`."""
-    save_state(
-        config.output_dir / "state.pt",
-        model=trained.state_dict(),
-        optimizer=optimizer.state_dict(),
-        ema=ema.state_dict(),
-        step=progress.step,
-        elapsed=progress.elapsed,
-    )
-    ema.swap()
-    for module, name in zip(trained, ("connector", "transformer"), strict=True):
-        module.save_pretrained(config.output_dir / name)
-    ema.swap()
+@dataclass
+class Run:
+    """What a continued run needs: the trained modules, their optimizer and averages."""
 
+    config: DiffusionConfig
+    bridge: Bridge
+    dit: DiT
+    optimizer: torch.optim.Optimizer
+    ema: Ema
 
-def resume(
-    config: DiffusionConfig, trained: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, began: float
-) -> Progress:
-    """Continues from `output_dir/state.pt` where there is one. The time since `began` (the cache) counts as run time."""
-    preparation = time.monotonic() - began
-    path = config.output_dir / "state.pt"
-    if not path.exists():
-        return Progress(config.loop, elapsed=preparation)
-    state = load_state(path, torch.device(config.device))
-    trained.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    ema.load_state_dict(state["ema"])
-    log.info("continuing at update %d, %.0f s", state["step"], state["elapsed"])
-    return Progress(config.loop, state["step"], state["elapsed"] + preparation)
+    def save(self, progress: Progress) -> None:
+        """Writes the averaged weights as `connector/` and `transformer/`, and `state.pt` to go on from."""
+        folder = self.config.output_dir
+        save_state(
+            folder / "state.pt",
+            bridge=self.bridge.state_dict(),
+            dit=self.dit.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            ema=self.ema.state_dict(),
+            step=progress.step,
+            elapsed=progress.elapsed,
+        )
+        self.ema.swap()
+        self.bridge.save_pretrained(folder / "connector")
+        self.dit.save_pretrained(folder / "transformer")
+        self.ema.swap()
+
+    def resume(self, began: float) -> Progress:
+        """Goes on from `output_dir/state.pt` where there is one. Time since `began` (the cache) counts as run time."""
+        preparation = time.monotonic() - began
+        path = self.config.output_dir / "state.pt"
+        if not path.exists():
+            return Progress(self.config.loop, elapsed=preparation)
+        state = load_state(path, torch.device(self.config.device))
+        self.bridge.load_state_dict(state["bridge"])
+        self.dit.load_state_dict(state["dit"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.load_state_dict(state["ema"])
+        log.info("continuing at update %d, %.0f s", state["step"], state["elapsed"])
+        return Progress(self.config.loop, state["step"], state["elapsed"] + preparation)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deepgen.config import Config
 from deepgen.errors import DataError
-from deepgen.train.feeds import Batch, start_feed
+from deepgen.train.feeds import Batch, load_sprites, start_feed
 from deepgen.train.loop import Ema, LoopConfig, Metrics, Progress, apply_update, make_optimizer
 from deepgen.world.draw import draw
 from deepgen.world.sampling import draw_sample
@@ -38,16 +38,25 @@ class VaeConfig(Config):
     workers: int = Field(2, ge=0)
     compile: bool = False
     loop: LoopConfig
+    init_from: Path | None = Field(None, description="folder of a trained VAE to go on from")
+    freeze_encoder: bool = Field(
+        False, description="train the decoder alone, so that latents keep their meaning"
+    )
     batch_size: int = Field(160, gt=0)
     crop: int = Field(128, multiple_of=8)
     channels: tuple[int, ...] = (32, 48, 80, 112)
     latent_channels: int = 16
     norm_num_groups: int = 8
     kl_weight: float = Field(2e-4, ge=0)
+    held_out_scenes: int = Field(96, gt=0, description="test scenes that the result is measured on")
     minimum_psnr: float | None = Field(None, description="fail the run below this many dB on whole scenes")
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
+    if config.init_from is not None:
+        vae = AutoencoderKL.from_pretrained(config.init_from, torch_dtype=torch.float32)
+        vae.encoder.requires_grad_(not config.freeze_encoder)
+        return vae
     levels = len(config.channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -184,10 +193,8 @@ def train_vae(config: VaeConfig) -> dict[str, Any]:
 
 def finish_vae(vae: AutoencoderKL, config: VaeConfig, metrics: Metrics) -> dict[str, Any]:
     """Measures held-out scenes, stores the latents' statistics in the VAE's configuration and saves it."""
-    from deepgen.train.feeds import load_sprites
-
     rng = random.Random("vae-test")
-    scenes = [draw_sample(rng, "test", None).scene for _ in range(96)]
+    scenes = [draw_sample(rng, "test", None).scene for _ in range(config.held_out_scenes)]
     vae.eval()
     result = measure(vae, scenes, load_sprites(config.sprites), torch.device(config.device))
     vae.register_to_config(latents_mean=result["latents_mean"], latents_std=result["latents_std"])

@@ -19,7 +19,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from deepgen.config import Config
 from deepgen.errors import DataError
@@ -59,6 +64,9 @@ class VlmConfig(Config):
     workers: int = Field(2, ge=0)
     compile: bool = False
     loop: LoopConfig
+    init_from: Path | None = Field(
+        None, description="folder of a trained VLM (with its tokenizer) to go on from"
+    )
     tokens_per_batch: int = Field(49152, gt=0)
     picture_batch_size: int = Field(256, gt=0)
     vocab_size: int = 2048
@@ -70,6 +78,9 @@ class VlmConfig(Config):
     vision_hidden_size: int = 128
     vision_depth: int = 4
     vision_intermediate_size: int = 344
+    held_out_batches: int = Field(
+        48, gt=0, description="batches of test exchanges that the result is measured on"
+    )
     minimum_accuracy: float | None = Field(None, description="fail the run below this share of right answers")
 
 
@@ -128,7 +139,7 @@ def sample_exchange(rng: random.Random, split: str) -> Exchange:
 
 
 class ExchangeMaker:
-    """Batches {"ids", "weights" [B, L], "kinds", optional "pixels" uint8 [B, 3, H, W]} of one length and picture size."""
+    """Batches {"ids", "weights" [B, L], "kinds", "pixels" uint8 [B, 3, H, W] or none} of one length and size."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, config: VlmConfig, split: str) -> None:
         self.tokenizer = tokenizer
@@ -261,7 +272,7 @@ def embed_batch(
 def next_token_loss(
     vlm: Qwen2_5_VLForConditionalGeneration, batch: Batch, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of a batch, and which sequences' answers are right to the last token [B] (teacher-forced)."""
+    """Weighted cross-entropy, and which answers are right to the last token [B] (teacher-forced)."""
     embeds, positions = embed_batch(vlm, batch, device)
     hidden = vlm.model.language_model(
         inputs_embeds=embeds, position_ids=positions, use_cache=False
@@ -289,13 +300,33 @@ def answer_accuracy(
     return {kind: sum(values) / len(values) for kind, values in right.items()}
 
 
+def measure(
+    vlm: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, config: VlmConfig
+) -> dict[str, float]:
+    """Accuracy by kind on test exchanges that no seed of the training sees."""
+    small = {
+        "tokens_per_batch": min(8192, config.tokens_per_batch),
+        "picture_batch_size": min(64, config.picture_batch_size),
+    }
+    maker = ExchangeMaker(tokenizer, config.model_copy(update=small), "test")
+    stream = maker(random.Random("vlm-test"), load_sprites(config.sprites))
+    return answer_accuracy(
+        vlm, list(itertools.islice(stream, config.held_out_batches)), torch.device(config.device)
+    )
+
+
 def train_vlm(config: VlmConfig) -> dict[str, Any]:
     """Runs the stage; writes `output_dir/vlm` (fp32 safetensors, tokenizer included), returns the accuracies."""
     torch.manual_seed(config.loop.seed)
     device = torch.device(config.device)
-    tokenizer = make_tokenizer(config)
+    if config.init_from is None:
+        tokenizer = make_tokenizer(config)
+        vlm = build_vlm(config, tokenizer)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(config.init_from)
+        vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(config.init_from, dtype=torch.float32)
     save_tokenizer(tokenizer, config.output_dir / "vlm")
-    vlm = build_vlm(config, tokenizer).to(device)
+    vlm = vlm.to(device)
     log.info("VLM: %.2f M parameters", sum(p.numel() for p in vlm.parameters()) / 1e6)
     if config.compile:
         torch._dynamo.config.cache_size_limit = 64
@@ -317,13 +348,9 @@ def train_vlm(config: VlmConfig) -> dict[str, Any]:
             metrics.write(stage="vlm", step=step, seconds=progress.elapsed, loss=loss.item(), right=share)
     ema.swap()
     vlm.save_pretrained(config.output_dir / "vlm")
-    held_out = ExchangeMaker(
-        tokenizer, config.model_copy(update={"tokens_per_batch": 8192, "picture_batch_size": 64}), "test"
-    )
-    batches = list(itertools.islice(held_out(random.Random("vlm-test"), load_sprites(config.sprites)), 48))
-    accuracy = answer_accuracy(vlm, batches, device)
+    accuracy = measure(vlm, tokenizer, config)
     metrics.write(stage="vlm", **{f"accuracy_{kind}": value for kind, value in accuracy.items()})
-    if config.minimum_accuracy is not None and accuracy["text"] < config.minimum_accuracy:
+    if config.minimum_accuracy is not None and accuracy.get("text", 0.0) < config.minimum_accuracy:
         raise DataError(
             f"the VLM answers {accuracy['text']:.0%} of text questions, below {config.minimum_accuracy:.0%}"
         )

@@ -1,0 +1,70 @@
+"""Prompts in a static shape: the frozen VLM and the trained bridge as one differentiable, compilable step.
+
+The pipeline reads any prompts (`DeepGenModel.condition`); training reads batches of one length and picture size
+whose vision embeddings are made already. Same numbers (tested).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepgen.model.bridge import Bridge
+from deepgen.model.vlm import FusedVLM
+from deepgen.train.vlm import one_picture_positions
+
+
+@dataclass
+class PromptBatch:
+    """Prompts on the device: `ids` [B, L] right-filled, `lengths` [B]; for edits `vision` [B, n, D], the source
+    pictures' embeddings in `rows` rows."""
+
+    ids: Tensor
+    lengths: Tensor
+    vision: Tensor | None = None
+    rows: int = 0
+
+
+class Conditioner(nn.Module):
+    """Prompts → context, its lengths and the pooled vector. Gradients reach the bridge and its think tokens."""
+
+    def __init__(self, vlm: FusedVLM, bridge: Bridge, compiled: bool) -> None:
+        super().__init__()
+        self.vlm, self.bridge = vlm, bridge
+        self.image_id: int = vlm.model.config.image_token_id
+        if compiled:
+            for layer in vlm.model.language_model.layers:
+                layer.compile()
+            bridge.compile()
+
+    def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns context [B, L + Q, Dc], lengths [B], pooled [B, Dp]; causality keeps the filler out."""
+        lengths = prompts.lengths + self.bridge.config.num_queries
+        context, pooled = self.bridge(self.vlm.decode(*self.embed(prompts)), lengths)
+        return context, lengths, pooled
+
+    def embed(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Token embeddings [B, L + Q, D], pictures and think tokens in place, and rotary positions [3, B, L + Q]."""
+        queries = self.bridge.meta_queries
+        embeds = self.vlm.model.language_model.embed_tokens(F.pad(prompts.ids, (0, len(queries))))
+        batch, total, _ = embeds.shape
+        index = torch.arange(total, device=embeds.device)
+        behind = index[None] - prompts.lengths[:, None]
+        thinking = (behind >= 0) & (behind < len(queries))
+        embeds = torch.where(thinking[..., None], queries[behind.clamp(0, len(queries) - 1)], embeds)
+        if prompts.vision is None:
+            return embeds, index.expand(3, batch, -1)
+        tokens = prompts.vision.shape[1]
+        start = int((prompts.ids[0] == self.image_id).int().argmax())
+        pictures = prompts.vision.to(embeds.dtype)
+        embeds = torch.cat((embeds[:, :start], pictures, embeds[:, start + tokens :]), dim=1)
+        positions = one_picture_positions(total, start, prompts.rows, tokens // prompts.rows)
+        return embeds, positions.to(embeds.device)[:, None].expand(3, batch, -1)
+
+
+def drop_prompts(ids: Tensor, lengths: Tensor, empty: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Replaces a random `share` of the rows by the template around an empty text (`empty`, its ids)."""
+    dropped = torch.rand(len(ids), device=ids.device) < share
+    blank = F.pad(empty, (0, ids.shape[1] - len(empty)))
+    return torch.where(dropped[:, None], blank, ids), torch.where(dropped, len(empty), lengths)
