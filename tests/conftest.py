@@ -1,8 +1,13 @@
 """A tiny random model that the tests of several packages draw with."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, here and in the processes that tests start: the models are so small that several
+# threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PUBLISHED_LAYOUT = Path(__file__).parent / "parity" / "golden" / "diffusers"
 

@@ -222,7 +222,10 @@ def test_a_bf16_model_keeps_its_rotary_frequencies_in_fp32(folder):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("padding", "left"), ("area", 0), ("num_inference_steps", 2.5), ("shift", "3"), ("extra", 1)],
+    [
+        *[("padding", "left"), ("area", 0), ("num_inference_steps", 2.5), ("shift", "3"), ("extra", 1)],
+        *[("trained_sizes", [256]), ("untrained_categories", "words")],
+    ],
 )
 def test_unusable_generation_defaults_are_refused(folder, key, value):
     save_model(*load_model(folder), folder)

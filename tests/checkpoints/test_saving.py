@@ -24,7 +24,12 @@ def golden():
 def test_a_saved_model_loads_back_bit_for_bit(golden, tmp_path):
     model, defaults = golden
     own = dataclasses.replace(
-        defaults, area=256 * 256, padding="none", shift=2.0, trained_sizes=((256, 256),)
+        defaults,
+        area=256 * 256,
+        padding="none",
+        shift=2.0,
+        trained_sizes=((256, 256),),
+        untrained_categories=("words",),
     )
     save_model(model, own, tmp_path)
     loaded, loaded_defaults = load_model(tmp_path)

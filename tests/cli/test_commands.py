@@ -14,9 +14,6 @@ from deepgen import __version__
 from deepgen.cli import COMMANDS, main
 from deepgen.pipeline.output import read_metadata
 
-# One thread: several of them only wait for each other on a busy machine, and the model is tiny.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
 
 def command_line(*arguments):
     return [sys.executable, "-c", "from deepgen.cli import main; main()", *map(str, arguments)]
@@ -24,7 +21,7 @@ def command_line(*arguments):
 
 def deepgen(*arguments, **options):
     command = command_line(*arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def test_the_help_is_quick_and_loads_no_torch():
@@ -103,7 +100,7 @@ def test_a_damaged_checkpoint_is_exit_code_1_and_debug_shows_the_trace(tmp_path)
 def test_an_interrupt_ends_it_quietly_and_leaves_no_file(tiny_checkpoint, tmp_path):
     settings = ("--model", tiny_checkpoint, "--size", "256", "--steps", "1000")
     command = command_line("generate", "a cat", "-o", tmp_path / "out.png", *settings)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.read(1)  # the progress bar: sampling has begun
         process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from deepgen.errors import CheckpointError, InputError
 from deepgen.evaluation.benchmarks import world
 from deepgen.evaluation.benchmarks.world import Judge, Outcome, WorldRun, run
+from deepgen.evaluation.detector import held_out_scenes, load_detector, measure
 from deepgen.pipeline.pipeline import DeepGenPipeline
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.detector import Detection, Detector, colour_of
@@ -93,7 +95,7 @@ def test_the_ceiling_is_100_for_a_detector_that_knows_the_truth(
 ) -> None:
     items = select(load_items(settings.test_file)[0], KINDS, 2)
     know_the_truth(monkeypatch, items)
-    outcomes = run(world.replace(settings, ceiling=True), pipe, silent)
+    outcomes = run(replace(settings, ceiling=True), pipe, silent)
     assert [outcome.header["pictures"] for outcome in outcomes] == ["drawn", "reconstructed"]
     for outcome in outcomes:
         assert all(r.right is not None and r.right.mean == 1 for r in outcome.results)
@@ -110,8 +112,7 @@ def psnr_of(outcome: Outcome) -> float:
 def test_a_category_that_was_not_trained_is_neither_drawn_nor_judged(
     settings: WorldRun, pipe: DeepGenPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = type("Defaults", (), {**vars(pipe.defaults), "untrained_categories": ("single",)})()
-    monkeypatch.setattr(pipe, "defaults", defaults)
+    monkeypatch.setattr(pipe, "defaults", replace(pipe.defaults, untrained_categories=("single",)))
     (outcome,) = run(settings, pipe, silent)
     assert [r.right is None for r in outcome.results] == [True, False]
     assert not (settings.output / "pictures" / "single").exists()
@@ -121,12 +122,22 @@ def test_what_is_missing_is_named_before_anything_is_drawn(
     settings: WorldRun, pipe: DeepGenPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CheckpointError, match="no detector"):
-        run(world.replace(settings, detector=tmp_path), pipe, silent)
+        run(replace(settings, detector=tmp_path), pipe, silent)
     monkeypatch.undo()
     with pytest.raises(InputError, match="world fetch"):
-        run(world.replace(settings, sprites=tmp_path / "none.zip"), pipe, silent)
+        run(replace(settings, sprites=tmp_path / "none.zip"), pipe, silent)
     assert not settings.output.exists()
 
 
 def test_words_are_read_only_where_words_are_judged(detector_folder: Path) -> None:
     assert Judge.load(detector_folder, reads=False).ocr is None
+
+
+def test_the_detector_is_measured_on_drawings_and_their_reconstructions(
+    detector_folder: Path, pipe: DeepGenPipeline
+) -> None:
+    network, _ = load_detector(detector_folder)
+    metrics = measure(network, pipe, Sprites.procedural(), 4, silent)
+    assert metrics.keys() == {"drawn", "reconstructed"}
+    assert all(values["pictures"] == 4 and values["scene"] < 1 for values in metrics.values())
+    assert held_out_scenes(3) == held_out_scenes(4)[:3]

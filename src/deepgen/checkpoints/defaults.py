@@ -26,6 +26,7 @@ class GenerationDefaults:
         negative_prompt: of text-to-image.
         negative_edit_prompt: of edits.
         trained_sizes: (height, width) in pixels that training saw; empty where unknown.
+        untrained_categories: of the world benchmark, what the model was not trained for; not scored.
     """
 
     area: int = 512 * 512
@@ -36,6 +37,7 @@ class GenerationDefaults:
     negative_prompt: str = NEGATIVE_TEXT
     negative_edit_prompt: str = NEGATIVE_EDIT
     trained_sizes: tuple[tuple[int, int], ...] = ()
+    untrained_categories: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -55,12 +57,15 @@ class GenerationDefaults:
         for name, value in values.items():
             _check_value(path, name, value, getattr(cls, name))
         sizes = tuple((int(h), int(w)) for h, w in values.get("trained_sizes", ()))
-        return cls(**{**values, "trained_sizes": sizes})
+        categories = tuple(values.get("untrained_categories", ()))
+        return cls(**{**values, "trained_sizes": sizes, "untrained_categories": categories})
 
 
 def _check_value(path: Path, name: str, value: Any, default: Any) -> None:
     if name == "trained_sizes":
         valid = isinstance(value, list) and all(isinstance(x, list) and len(x) == 2 for x in value)
+    elif name == "untrained_categories":
+        valid = isinstance(value, list) and all(isinstance(x, str) for x in value)
     elif name == "padding":
         valid = value in get_args(Padding)
     elif isinstance(default, str):

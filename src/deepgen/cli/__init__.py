@@ -5,6 +5,7 @@ module of the command that was asked for is imported: the help and a mistyped co
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ COMMANDS = {
     "world sheet": Command("commands", "world_sheet", "Draw samples of the picture world on one sheet."),
     "bench list": Command("bench", "list_benchmarks", "Name the benchmarks."),
     "bench run": Command("bench", "run", "Generate, judge and score a benchmark."),
+    "bench detector": Command("bench", "detector", "Measure the detector that judges the world."),
     "verify": Command("verify", "verify", "Run golden cases against a checkpoint."),
     "doctor": Command("doctor", "doctor", "Check the installation and the shipped weights."),
     "demo": Command("demo", "demo", "Draw the demonstration pictures.", hidden=True),
@@ -89,6 +91,9 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check or the run failed, 2 wrong usage, 130 interrupted."""
+    # Before torch is imported. OpenMP's threads spin while they wait; on a CPU that other programs use too, they
+    # then take the cores from each other, and the many small operations of a step are 30 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

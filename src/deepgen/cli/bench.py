@@ -73,6 +73,34 @@ def run(
         print(f"written to {outcome.folder}: results.json, results.md, sheets, pictures")
 
 
+def detector(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Detector's folder; the shipped one by default.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Whose VAE reconstructs: nano, or a checkpoint folder.")
+    ] = "nano",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many held-out scenes.")] = 600,
+    sprites: Annotated[Path | None, typer.Option(help="File of `deepgen world fetch`.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json to write.")] = None,
+) -> None:
+    """Precision and recall on held-out scenes, as drawn and through the VAE: the ceiling of the scores."""
+    import json
+
+    from deepgen.cli.generate import load_pipeline
+    from deepgen.evaluation.detector import load_detector, measure
+    from deepgen.world.sprites import Sprites, default_path
+
+    network, _ = load_detector(folder)
+    art = Sprites.load(sprites or default_path())
+    pipe = load_pipeline(model)
+    metrics = measure(network.to(pipe.model.device), pipe, art, n, _progress_line())
+    print(_describe(metrics))
+    if output is not None:
+        output.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {output}")
+
+
 def _describe(metrics: dict[str, Any] | None) -> str:
     """What bounds the scores: the detector on pictures whose content is known."""
     if metrics is None:

@@ -83,7 +83,7 @@ class DeepGenPipeline(DiffusionPipeline):
         self.name = name
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         model: str | Path = "nano",
         torch_dtype: torch.dtype | None = None,
@@ -108,7 +108,7 @@ class DeepGenPipeline(DiffusionPipeline):
         parts, defaults = load_model(path, torch_dtype, device)
         return cls(parts.vlm, parts.bridge, parts.dit, parts.vae, defaults, name)
 
-    def save_pretrained(self, path: str | Path) -> None:  # type: ignore[override]
+    def save_pretrained(self, path: str | Path) -> None:
         """Save as a checkpoint folder that `from_pretrained` loads, in the weights' own dtype."""
         save_model(self.model, self.defaults, path, self.model.dit.dtype)
 
@@ -168,7 +168,7 @@ class DeepGenPipeline(DiffusionPipeline):
         images = to_output(drawn, output_type)
         records = [self._record(plan, r, s) for r, s in zip(wanted, seeds, strict=True)]
         output = DeepGenOutput(images=images, metadata=records)
-        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
+        return output if return_dict else output.to_tuple()
 
     def _requests(
         self,

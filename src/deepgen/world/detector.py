@@ -76,7 +76,7 @@ class _Bottleneck(nn.Module):
         return F.silu(x + self.body(x))
 
 
-class Detector(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Detector(ModelMixin, ConfigMixin):
     """Concepts, boxes, colours and styles of a picture; at most 1.5 M parameters.
 
     The order of `concepts`, `colours` and `styles` is the order of the logits and is saved with the weights.

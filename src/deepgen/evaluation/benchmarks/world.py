@@ -3,25 +3,22 @@
 The prompts are `world-test-v1`; what counts as right is in `deepgen.world.judging`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from deepgen import __version__
-from deepgen.errors import CheckpointError
 from deepgen.evaluation import report, runner
+from deepgen.evaluation.detector import load_detector, reconstruct
 from deepgen.evaluation.runner import Draw, Drawn, Job, Progress, Task
-from deepgen.pipeline.intake import open_picture, to_pixels
-from deepgen.pipeline.output import save_png, to_output
+from deepgen.pipeline.intake import open_picture
+from deepgen.pipeline.output import save_png
 from deepgen.pipeline.pipeline import DeepGenPipeline
-from deepgen.pipeline.shipped import weights_root
 from deepgen.scorers.ocr import Ocr
 from deepgen.world.detector import Detector
 from deepgen.world.draw import draw
@@ -62,17 +59,6 @@ class Outcome:
     results: list[report.CategoryResult]
 
 
-def load_detector(folder: Path | None = None) -> tuple[Detector, dict[str, Any] | None]:
-    """The detector (the shipped one if not given), in evaluation mode, and its `metrics.json`, if it has one:
-    how much it misses on pictures of known content. Raises CheckpointError where there is none."""
-    folder = folder or weights_root() / "detector"
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no detector in {folder}: train it with `deepgen train nano_detector`")
-    detector = Detector.from_pretrained(folder).eval()
-    metrics = folder / "metrics.json"
-    return detector, json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
-
-
 def run(settings: WorldRun, pipe: DeepGenPipeline, progress: Progress) -> list[Outcome]:
     """Generate, judge and report; for a ceiling once for drawings and once for reconstructions.
 
@@ -80,12 +66,12 @@ def run(settings: WorldRun, pipe: DeepGenPipeline, progress: Progress) -> list[O
     """
     items, digest = load_items(settings.test_file)
     items = select(items, settings.categories, settings.limit)
-    untrained = () if settings.ceiling else tuple(getattr(pipe.defaults, "untrained_categories", ()))
+    untrained = () if settings.ceiling else pipe.defaults.untrained_categories
     items = [item for item in items if item.category not in untrained]
     needs_sprites = settings.ceiling or any(isinstance(item.sample, EditSample) for item in items)
     sprites = Sprites.load(settings.sprites or default_path()) if needs_sprites else None
     judge = Judge.load(settings.detector, any(item.category in READ_CATEGORIES for item in items))
-    judge.detector.to(pipe.model.device)  # type: ignore[arg-type]
+    judge.detector.to(pipe.model.device)
     takes = 1 if settings.ceiling else settings.takes
     defaults = {name: getattr(pipe.defaults, name) for name in ("num_inference_steps", "guidance_scale")}
     header = {
@@ -171,13 +157,10 @@ class Known:
     pictures: Mapping[str, NDArray[np.uint8]]
     pipe: DeepGenPipeline | None = None
 
-    @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> Drawn:
         drawn = [Image.fromarray(self.pictures[job.task.id]) for job in jobs]
         if self.pipe is not None:
-            pixels = torch.stack([to_pixels(picture, picture.size) for picture in drawn])
-            model = self.pipe.model
-            drawn = to_output(list(model.decode(model.encode(pixels))), "pil")
+            drawn = reconstruct(self.pipe, drawn)
         return [(picture, {"scene": job.task.id}) for picture, job in zip(drawn, jobs, strict=True)]
 
 
