@@ -37,7 +37,9 @@ def train(config: str, overrides: list[str]) -> None:
     model, run = stages[stage]
     settings: Any = load_config(model, config, overrides)
     if getattr(settings, "sprites", "") is None:
-        print("no sprites given: drawing procedural shapes (sprites=FILE takes what `deepgen world fetch` made)")
+        print(
+            "no sprites given: drawing procedural shapes (sprites=FILE takes what `deepgen world fetch` made)"
+        )
     folder: Path = settings.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
