@@ -11,9 +11,8 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
-from deepgen.config import Config
 from deepgen.train.feeds import Batch, start_feed
-from deepgen.train.loop import Ema, LoopConfig, Metrics, Progress, apply_update, make_optimizer
+from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
 from deepgen.train.vae import to_signed
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.detector import Detector, degrade
@@ -25,17 +24,12 @@ from deepgen.world.sprites import COLOURS, Sprites
 log = logging.getLogger("deepgen.train")
 
 
-class DetectorConfig(Config):
+class DetectorConfig(StageConfig):
     """`deepgen train nano_detector`."""
 
     stage: str = "detector"
-    output_dir: Path
     init_from: Path | None = Field(None, description="folder of a trained detector to go on from")
     vae: Path | None = Field(None, description="reconstruct half of the pictures with this VAE")
-    sprites: Path | None = None
-    device: str = "cpu"
-    workers: int = Field(2, ge=0)
-    loop: LoopConfig
     batch_size: int = Field(256, gt=0)
 
 

@@ -30,9 +30,9 @@ from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.feeds import load_sprites, start_feed
 from deepgen.train.loop import (
     Ema,
-    LoopConfig,
     Metrics,
     Progress,
+    StageConfig,
     apply_update,
     load_state,
     make_optimizer,
@@ -74,19 +74,14 @@ class DitShape(Config):
     qk_norm: str = "rms_norm"
 
 
-class DiffusionConfig(Config):
+class DiffusionConfig(StageConfig):
     """`deepgen train nano_diffusion`."""
 
     stage: str = "diffusion"
-    output_dir: Path
     vlm: Path
     vae: Path
     init_from: Path | None = Field(None, description="folder with connector/ and transformer/ to start from")
-    sprites: Path | None = None
-    device: str = "cpu"
-    workers: int = Field(2, ge=0)
     compile: bool = False
-    loop: LoopConfig
     batch_size: int = Field(512, gt=0)
     edit_batch_size: int = Field(384, gt=0)
     edit_share: float = Field(0.25, ge=0, le=1, description="share of the updates that are edits")

@@ -50,6 +50,18 @@ class LoopConfig(Config):
         return self
 
 
+class StageConfig(Config):
+    """What every training stage has; the stages add their own."""
+
+    output_dir: Path
+    sprites: Path | None = Field(
+        None, description="the zip made by `deepgen world fetch`; null: procedural shapes"
+    )
+    device: str = "cpu"
+    workers: int = Field(2, ge=0, description="processes that invent samples; 0: none")
+    loop: LoopConfig
+
+
 class Progress:
     """How far a run is, in [0, 1], and whether it should stop (done, SIGTERM, or its share of time used up)."""
 

@@ -16,10 +16,9 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
-from deepgen.config import Config
 from deepgen.errors import DataError
 from deepgen.train.feeds import Batch, load_sprites, start_feed
-from deepgen.train.loop import Ema, LoopConfig, Metrics, Progress, apply_update, make_optimizer
+from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
 from deepgen.world.draw import draw
 from deepgen.world.sampling import draw_sample
 from deepgen.world.scenes import Scene
@@ -28,16 +27,11 @@ from deepgen.world.sprites import Sprites
 log = logging.getLogger("deepgen.train")
 
 
-class VaeConfig(Config):
+class VaeConfig(StageConfig):
     """`deepgen train nano_vae`."""
 
     stage: str = "vae"
-    output_dir: Path
-    sprites: Path | None = None
-    device: str = "cpu"
-    workers: int = Field(2, ge=0)
     compile: bool = False
-    loop: LoopConfig
     init_from: Path | None = Field(None, description="folder of a trained VAE to go on from")
     freeze_encoder: bool = Field(
         False, description="train the decoder alone, so that latents keep their meaning"

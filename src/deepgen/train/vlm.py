@@ -26,7 +26,6 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from deepgen.config import Config
 from deepgen.errors import DataError
 from deepgen.model.prompts import (
     IM_END,
@@ -39,7 +38,7 @@ from deepgen.model.prompts import (
 )
 from deepgen.model.vision import vision_embeds
 from deepgen.train.feeds import Batch, load_sprites, start_feed
-from deepgen.train.loop import Ema, LoopConfig, Metrics, Progress, apply_update, make_optimizer
+from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
 from deepgen.train.tokenizer import save_tokenizer, train_tokenizer
 from deepgen.train.vae import to_signed
 from deepgen.world.captions import canonical_caption, ground_words, named, objects_words
@@ -54,16 +53,11 @@ LENGTHS = (48, 80, 112, 160)  # padded lengths, so that compiled layers see few 
 PROMPT_WEIGHT = 0.15  # of a token of the question in the loss; an answer's token weighs 1
 
 
-class VlmConfig(Config):
+class VlmConfig(StageConfig):
     """`deepgen train nano_vlm`."""
 
     stage: str = "vlm"
-    output_dir: Path
-    sprites: Path | None = None
-    device: str = "cpu"
-    workers: int = Field(2, ge=0)
     compile: bool = False
-    loop: LoopConfig
     init_from: Path | None = Field(
         None, description="folder of a trained VLM (with its tokenizer) to go on from"
     )
