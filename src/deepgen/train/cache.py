@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
+from deepgen.model.vae import normalise
 from deepgen.model.vision import vision_embeds
-from deepgen.train.feeds import Batch
+from deepgen.train.feeds import Batch, draw_stacked
 from deepgen.train.vae import to_signed
-from deepgen.world.draw import draw, draw_batch
+from deepgen.train.vlm import picture_tokens
+from deepgen.world.draw import draw_batch
 from deepgen.world.sampling import EditSample, Sample, draw_edit, draw_sample
 from deepgen.world.scenes import Box, Scene
 from deepgen.world.sprites import Sprites
@@ -106,9 +108,8 @@ class PairMaker:
             sample: Sample | EditSample
             if rng.random() < self.edit_share:
                 sample = draw_edit(rng, "train", None)
-                picture_tokens = (sample.source.height // 32) * (sample.source.width // 32)
                 kind, scene = "edit", sample.target
-                prompt = edit_prompt(sample.instruction, [picture_tokens])
+                prompt = edit_prompt(sample.instruction, [picture_tokens(sample.source)])
             else:
                 sample = draw_sample(rng, "train", None)
                 kind, scene = "text", sample.scene
@@ -141,7 +142,7 @@ def draw_pictures(scenes: list[Scene], sprites: Sprites, device: torch.device) -
     """uint8 [n, 3, H, W] on the device; a GPU draws the batch at once, a CPU is faster one by one."""
     if device.type == "cuda":
         return draw_batch(scenes, sprites, device)
-    return torch.stack([torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1) for scene in scenes])
+    return draw_stacked(scenes, sprites)
 
 
 class Encoder:
@@ -149,8 +150,6 @@ class Encoder:
 
     def __init__(self, vae: AutoencoderKL, visual: nn.Module, device: torch.device) -> None:
         self.vae, self.visual, self.device = vae, visual, device
-        self.mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1)
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ class Encoder:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             moments = self.vae.encoder(pixels)
         mode = moments.float().chunk(2, dim=1)[0]
-        return ((mode - self.mean) / self.std).bfloat16().contiguous()
+        return normalise(self.vae, mode).bfloat16().contiguous()
 
     @torch.no_grad()
     def vision(self, pictures: Tensor) -> Tensor:

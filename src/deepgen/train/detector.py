@@ -11,12 +11,11 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
-from deepgen.train.feeds import Batch, start_feed
+from deepgen.train.feeds import Batch, draw_stacked, start_feed
 from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
 from deepgen.train.vae import to_signed
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.detector import Detector, degrade
-from deepgen.world.draw import draw
 from deepgen.world.sampling import draw_edit, draw_sample
 from deepgen.world.scenes import STYLES, Scene
 from deepgen.world.sprites import COLOURS, Sprites
@@ -59,8 +58,7 @@ class SceneMaker:
             waiting[key].append(scene)
             if len(waiting[key]) == self.batch_size:
                 scenes = waiting.pop(key)
-                pictures = [torch.from_numpy(draw(s, sprites)).permute(2, 0, 1) for s in scenes]
-                yield {"pixels": torch.stack(pictures), "targets": detector.targets(scenes)}
+                yield {"pixels": draw_stacked(scenes, sprites), "targets": detector.targets(scenes)}
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForCo
 
 from deepgen.config import Config
 from deepgen.errors import ConfigError
+from deepgen.flow.path import interpolate, velocity_target
+from deepgen.flow.schedule import shift_sigma, timestep_of
 from deepgen.model.bridge import Bridge
 from deepgen.model.dit import DiT
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
@@ -107,8 +109,7 @@ class DiffusionConfig(StageConfig):
 
 def noise_levels(count: int, shift: float, device: torch.device) -> Tensor:
     """Logit-normal noise levels in (0, 1), moved towards noise by `shift` (SD3 paper, section 3.1)."""
-    u = torch.randn(count, device=device).sigmoid()
-    return shift * u / (1 + (shift - 1) * u)
+    return shift_sigma(torch.randn(count, device=device).sigmoid(), shift)
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
@@ -140,7 +141,7 @@ class Trainer:
         clean = rows["latents"].float()
         noise = torch.randn_like(clean)
         sigma = noise_levels(len(clean), self.config.noise_shift, clean.device)
-        noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
+        noisy = interpolate(clean, noise, sigma[:, None, None, None])
         sources = rows.get("sources")
         tokens = self.dit.embed(noisy)
         count = tokens.shape[1]
@@ -149,8 +150,10 @@ class Trainer:
         lengths = torch.full((len(clean),), tokens.shape[1], device=clean.device)
         # every picture size is filled to the square's, the largest: one shape a kind for the compiler
         tokens = F.pad(tokens, (0, 0, 0, MOST_TOKENS * (1 if sources is None else 2) - tokens.shape[1]))
-        output = self.dit.forward_tokens(tokens, 1000 * sigma, context, pooled, lengths, context_lengths)
-        error = (output[:, :count].float() - patchify(noise - clean, 2)).square().mean(-1)
+        output = self.dit.forward_tokens(
+            tokens, timestep_of(sigma), context, pooled, lengths, context_lengths
+        )
+        error = (output[:, :count].float() - patchify(velocity_target(clean, noise), 2)).square().mean(-1)
         weights = rows["weights"].float()
         return (error * weights).sum() / weights.sum()
 
@@ -177,6 +180,9 @@ def blank_prompts(tokenizer: PreTrainedTokenizerFast, device: torch.device) -> d
 
 
 def build_modules(config: DiffusionConfig, vlm_width: int) -> tuple[Bridge, DiT]:
+    if config.init_from is not None:
+        trained = Bridge.from_pretrained(config.init_from / "connector", torch_dtype=torch.float32)
+        return trained, DiT.from_pretrained(config.init_from / "transformer", torch_dtype=torch.float32)
     shape = config.transformer
     bridge = Bridge(
         vlm_hidden_size=vlm_width,
@@ -184,11 +190,7 @@ def build_modules(config: DiffusionConfig, vlm_width: int) -> tuple[Bridge, DiT]
         pooled_dim=shape.pooled_projection_dim,
         **config.bridge.model_dump(),
     )
-    dit = DiT(**shape.model_dump())
-    if config.init_from is not None:
-        bridge = Bridge.from_pretrained(config.init_from / "connector", torch_dtype=torch.float32)
-        dit = DiT.from_pretrained(config.init_from / "transformer", torch_dtype=torch.float32)
-    return bridge, dit
+    return bridge, DiT(**shape.model_dump())
 
 
 def start_stream(

@@ -5,13 +5,16 @@ them over as tensors.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from deepgen.world.draw import draw
+from deepgen.world.scenes import Scene
 from deepgen.world.sprites import Sprites
 
 Batch = dict[str, Any]
@@ -36,6 +39,11 @@ class Feed(IterableDataset[Batch]):
 def load_sprites(path: Path | None) -> Sprites:
     """The real art where a path is given, else the procedural sprites that tests use."""
     return Sprites.load(path) if path is not None else Sprites.procedural()
+
+
+def draw_stacked(scenes: Sequence[Scene], sprites: Sprites) -> Tensor:
+    """uint8 [n, 3, H, W] of scenes of one size, drawn one by one on the CPU."""
+    return torch.stack([torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1) for scene in scenes])
 
 
 def start_feed(maker: Maker, sprites: Path | None, seed: int, workers: int) -> Iterator[Batch]:

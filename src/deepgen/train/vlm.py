@@ -37,12 +37,11 @@ from deepgen.model.prompts import (
     tokenize,
 )
 from deepgen.model.vision import vision_embeds
-from deepgen.train.feeds import Batch, load_sprites, start_feed
+from deepgen.train.feeds import Batch, draw_stacked, load_sprites, start_feed
 from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
 from deepgen.train.tokenizer import save_tokenizer, train_tokenizer
 from deepgen.train.vae import to_signed
 from deepgen.world.captions import canonical_caption, ground_words, named, objects_words
-from deepgen.world.draw import draw
 from deepgen.world.questions import sample_dialogue
 from deepgen.world.sampling import Sample, draw_edit, draw_sample
 from deepgen.world.scenes import Scene, size_word
@@ -172,8 +171,7 @@ def collate(items: list[tuple[Exchange, list[int], list[float]]], length: int, s
     batch: Batch = {"ids": ids, "weights": weights, "kinds": [exchange.kind for exchange, _, _ in items]}
     scenes = [exchange.scene for exchange, _, _ in items if exchange.scene is not None]
     if scenes:
-        pictures = [torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1) for scene in scenes]
-        batch["pixels"] = torch.stack(pictures)
+        batch["pixels"] = draw_stacked(scenes, sprites)
     return batch
 
 
