@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepgen.model.attention import attention, known_full, ragged_layout
+from deepgen.model.attention import attention, known_full, masked_by_channels, ragged_layout
 
 
 def naive(query, key, value, valid):
@@ -58,3 +58,11 @@ def test_the_variable_length_kernel_equals_the_masked_one():
         for x in (packed, masked)
     ]
     assert torch.allclose(grads[0] * real, grads[1] * real, atol=5e-2, rtol=5e-2)
+
+
+def test_masking_by_channels_equals_a_float64_reference():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 9, 8).unbind()
+    valid = torch.tensor([[1, 1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 1, 1, 1, 1]]).bool()
+    result = masked_by_channels(query, key, value, valid[:, None, None])
+    assert torch.allclose(result.double(), naive(query, key, value, valid), atol=1e-6)

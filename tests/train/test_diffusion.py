@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.vlm import FusedVLM
-from deepgen.train.cache import Shelf, Stream, token_weights
+from deepgen.train.cache import CONCEPT_NUMBERS, Shelf, Stream, token_labels, token_weights
 from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.diffusion import (
     BridgeShape,
@@ -108,28 +108,46 @@ def test_tokens_of_objects_weigh_more():
     assert token_weights(scene, [(0, 48, 64, 64)]).view(4, 4)[3].tolist() == [3, 3, 3, 3]
 
 
+def test_a_token_is_labelled_by_the_frontmost_object_at_its_middle():
+    scene = Scene(64, 48, "flat", Background(), (Object("apple", 6, 0, 30), Object("dog", 25, 17, 16)))
+    apple, dog = 1 + CONCEPT_NUMBERS["apple"], 1 + CONCEPT_NUMBERS["dog"]
+    assert token_labels(scene).view(3, 4).tolist() == [
+        [apple, apple, 0, 0],
+        [apple, apple, dog, 0],
+        [0, 0, 0, 0],
+    ]
+
+
 def test_a_perfect_velocity_has_no_loss(settings, modules, vlm, tokenizer, monkeypatch):
     bridge, dit = modules
     conditioner = Conditioner(FusedVLM(vlm.model, tokenizer, 1), bridge, compiled=False)
-    trainer = Trainer(settings, conditioner, dit, {("text", 256, 256): torch.tensor([1])})
+    labeller = torch.nn.Linear(16, 4)
+    trainer = Trainer(settings, conditioner, dit, labeller, {("text", 256, 256): torch.tensor([1])})
     rows = {
         "ids": torch.ones(2, 8, dtype=torch.int16),
         "lengths": torch.tensor([8, 5]),
         "latents": torch.zeros(2, 4, 32, 32).bfloat16(),
         "weights": torch.ones(2, 256).bfloat16(),
+        "labels": torch.zeros(2, 256, dtype=torch.uint8),
     }
     monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 0.5))
     for guess, loss in ((0.5, 0.0), (0.0, 0.25)):
         velocity = torch.full((2, 256, 16), guess)
-        monkeypatch.setattr(dit, "forward_tokens", lambda *_, velocity=velocity: velocity)
-        assert trainer.loss(("text", 256, 256), rows).item() == pytest.approx(loss)
+
+        def answer(*_, packed, tap, velocity=velocity):
+            tap.append(torch.zeros(2, 256, 16))
+            return velocity
+
+        monkeypatch.setattr(dit, "forward_tokens", answer)
+        assert trainer.losses(("text", 256, 256), rows)[0].item() == pytest.approx(loss)
 
 
 def test_the_loss_reaches_the_think_tokens_through_the_frozen_vlm(settings, modules, vlm, tokenizer):
     bridge, dit = modules
     bridge.requires_grad_(True)
     conditioner = Conditioner(FusedVLM(vlm.model, tokenizer, 1), bridge, compiled=False)
-    trainer = Trainer(settings, conditioner, dit, {("edit", 64, 96): torch.tensor([1, 2])})
+    labeller = torch.nn.Linear(16, 4)
+    trainer = Trainer(settings, conditioner, dit, labeller, {("edit", 64, 96): torch.tensor([1, 2])})
     rows = {
         "ids": torch.full((2, 16), 9, dtype=torch.int16),
         "lengths": torch.tensor([14, 12]),
@@ -137,10 +155,13 @@ def test_the_loss_reaches_the_think_tokens_through_the_frozen_vlm(settings, modu
         "sources": torch.randn(2, 4, 8, 12).bfloat16(),
         "vision": torch.randn(2, 6, 40),
         "weights": torch.ones(2, 24).bfloat16(),
+        "labels": torch.ones(2, 24, dtype=torch.uint8),
     }
-    trainer.loss(("edit", 64, 96), rows).backward()
+    for loss in trainer.losses(("edit", 64, 96), rows):
+        bridge.meta_queries.grad = None
+        loss.backward(retain_graph=True)
+        assert bridge.meta_queries.grad.abs().sum() > 0
     bridge.requires_grad_(False)
-    assert bridge.meta_queries.grad.abs().sum() > 0
 
 
 def test_edits_come_as_often_as_asked(settings):

@@ -2,7 +2,8 @@
 
 The published code builds a [B, 1, N, N] mask in every layer, which rules the fast kernels out. Here a batch
 without lengths runs plain scaled dot-product attention; a ragged one runs the variable-length kernel where
-there is one (CUDA, half precision, eager), and otherwise masks keys only, with [B, 1, 1, N].
+there is one (CUDA, half precision, eager), a masking by extra channels in compiled training, and otherwise masks
+keys only, with [B, 1, 1, N].
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
+
+FILLER_CHANNEL = -2048.0
 
 
 class Packing(NamedTuple):
@@ -40,12 +43,15 @@ def known_full(lengths: Tensor | None, size: int) -> bool:
     return lengths is None or (lengths.device.type == "cpu" and bool((lengths == size).all()))
 
 
-def ragged_layout(parts: Sequence[tuple[int, Tensor | None]], like: Tensor) -> Layout | None:
+def ragged_layout(
+    parts: Sequence[tuple[int, Tensor | None]], like: Tensor, packed: bool = True
+) -> Layout | None:
     """The layout of a sequence joined from parts, each filled on the right; None when every part is full.
 
     Args:
         parts: (size, lengths) of each part, in order; lengths int [B], or None where all rows are full.
         like: a tensor [B, ...] with the device and dtype that attention will run in.
+        packed: whether the variable-length kernel may run; packing waits for the device, and its shapes change.
     """
     if all(lengths is None for _, lengths in parts):
         return None
@@ -61,7 +67,7 @@ def ragged_layout(parts: Sequence[tuple[int, Tensor | None]], like: Tensor) -> L
         dim=1,
     )
     mask = valid[:, None, None, :].to(like.device, non_blocking=True)
-    if torch.compiler.is_compiling() or not _varlen_runs(like):
+    if not packed or torch.compiler.is_compiling() or not _half_on_cuda(like):
         return Layout(mask, None)
     counts = valid.sum(1)
     cumulative = F.pad(counts.cumsum(0), (1, 0)).to(like.device, torch.int32, non_blocking=True)
@@ -69,7 +75,7 @@ def ragged_layout(parts: Sequence[tuple[int, Tensor | None]], like: Tensor) -> L
     return Layout(mask, Packing(places, cumulative, int(counts.max())))
 
 
-def _varlen_runs(like: Tensor) -> bool:
+def _half_on_cuda(like: Tensor) -> bool:
     return like.is_cuda and like.dtype in (torch.float16, torch.bfloat16)
 
 
@@ -85,9 +91,24 @@ def attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout | None =
     """
     if layout is None:
         return F.scaled_dot_product_attention(query, key, value)
+    if layout.packing is None and _half_on_cuda(query):
+        return masked_by_channels(query, key, value, layout.mask)
     if layout.packing is None or query.shape[-1] % 8:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
     return _packed(query, key, value, layout.packing)
+
+
+def masked_by_channels(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention to the keys where mask [B, 1, 1, N] holds, by a kernel that takes no mask.
+
+    Eight more channels, the least that fast kernels take, hold 1 in queries and a large negative number in filler
+    keys: their weight is 0 to the last bit.
+    """
+    width = query.shape[-1]
+    low = torch.where(mask, 0.0, FILLER_CHANNEL).to(key.dtype).mT.expand(*key.shape[:-1], 8)
+    query, value = F.pad(query, (0, 8), value=1.0), F.pad(value, (0, 8))
+    out = F.scaled_dot_product_attention(query, torch.cat((key, low), dim=-1), value, scale=width**-0.5)
+    return out[..., :width]
 
 
 def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:

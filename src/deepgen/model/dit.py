@@ -128,6 +128,8 @@ class DiT(ModelMixin, ConfigMixin):
         pooled_projections: Tensor,
         image_lengths: Tensor | None = None,
         encoder_lengths: Tensor | None = None,
+        packed: bool = True,
+        tap: list[Tensor] | None = None,
     ) -> Tensor:
         """The transformer proper: static shapes, no waiting for the device, so that it compiles whole.
 
@@ -138,17 +140,22 @@ class DiT(ModelMixin, ConfigMixin):
             pooled_projections: [B, pooled_projection_dim].
             image_lengths: real tokens of each row, int [B]; None when all N are.
             encoder_lengths: real context tokens of each row, int [B]; None when all T are.
+            packed: whether the variable-length kernel may run (its shapes are not static).
+            tap: receives the picture tokens [B, N, D] behind the middle block, for losses on what they mean.
 
         Returns:
             Patch velocities [B, N, patch·patch·C]; the rows of references and filler mean nothing.
         """
         picture_part = (tokens.shape[1], image_lengths)
-        pictures = ragged_layout([picture_part], tokens)
-        joint = ragged_layout([picture_part, (encoder_hidden_states.shape[1], encoder_lengths)], tokens)
+        pictures = ragged_layout([picture_part], tokens, packed)
+        context_part = (encoder_hidden_states.shape[1], encoder_lengths)
+        joint = ragged_layout([picture_part, context_part], tokens, packed)
         condition = self.time_text_embed(timestep, pooled_projections)
         context = self.context_embedder(encoder_hidden_states)
-        for block in self.transformer_blocks:
+        for i, block in enumerate(self.transformer_blocks):
             tokens, context = block(tokens, context, condition, joint, pictures)
+            if tap is not None and i == len(self.transformer_blocks) // 2:
+                tap.append(tokens)
         return self.proj_out(self.norm_out(tokens, condition))
 
     def unpatchify(self, patches: Tensor, height: int, width: int) -> Tensor:

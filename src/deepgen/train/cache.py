@@ -21,6 +21,7 @@ from deepgen.model.vision import vision_embeds
 from deepgen.train.feeds import Batch, draw_stacked
 from deepgen.train.vae import to_signed
 from deepgen.train.vlm import picture_tokens
+from deepgen.world.concepts import CONCEPTS
 from deepgen.world.draw import draw_batch
 from deepgen.world.sampling import EditSample, Sample, draw_edit, draw_sample
 from deepgen.world.scenes import Box, Scene
@@ -30,13 +31,15 @@ log = logging.getLogger("deepgen.train")
 TOKEN_SIDE = 16  # pixels of a picture token's side: latents / 8, patches of 2
 OBJECT_WEIGHT = 2.0  # added to the loss weight of a token inside an object or a changed region
 
+CONCEPT_NUMBERS = {name: number for number, name in enumerate(CONCEPTS)}
+
 
 class Shelf:
     """Samples of one kind and picture size on one device; when full, new ones take the places of the oldest.
 
     Rows: `ids` [L] int16 right-filled with 0, `lengths`, `latents` [C, h, w] bf16 standardised, `weights` [N] bf16
-    loss weights of the picture tokens; for edits also `sources` (as latents) and `vision` [tokens, D], the vision
-    tower's embeddings of the source.
+    loss weights of the picture tokens, `labels` [N] uint8 what they show;
+    for edits also `sources` (as latents) and `vision` [tokens, D], the vision tower's embeddings of the source.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -88,8 +91,18 @@ def token_weights(scene: Scene, changed: Sequence[Box] = ()) -> Tensor:
     return weights.flatten()
 
 
+def token_labels(scene: Scene) -> Tensor:
+    """What each picture token shows [N] uint8: 0 background, else 1 + the number of the frontmost object's concept."""
+    labels = torch.zeros(scene.height // TOKEN_SIDE, scene.width // TOKEN_SIDE, dtype=torch.uint8)
+    middle = TOKEN_SIDE // 2
+    for item in scene.objects:
+        left, top, right, bottom = ((side + middle - 1) // TOKEN_SIDE for side in item.box)
+        labels[max(top, 0) : bottom, max(left, 0) : right] = 1 + CONCEPT_NUMBERS[item.concept]
+    return labels.flatten()
+
+
 class PairMaker:
-    """Batches of samples of one kind and size: {"key", "ids", "lengths", "weights", "scenes", for edits "sources"}.
+    """Batches of samples of one kind and size: "key", "ids", "lengths", "weights", "labels", "scenes", "sources".
 
     Only sampling and tokenising happen in the workers: scenes are small, pictures are not, and the device draws faster.
     """
@@ -135,6 +148,7 @@ class PairMaker:
         batch: Batch = {"key": key, "ids": ids, "scenes": scenes, "sources": [edit.source for edit in edits]}
         batch["lengths"] = torch.tensor([len(tokens) for _, tokens in items])
         batch["weights"] = torch.stack(weights).bfloat16()
+        batch["labels"] = torch.stack([token_labels(scene) for scene in scenes])
         return batch
 
 
@@ -179,7 +193,10 @@ class Stream:
         """Draws, encodes and stores the next batch of the feed."""
         batch, device = next(self.feed), self.encoder.device
         kind, height, width = batch["key"]
-        new = {name: batch[name].to(device, non_blocking=True) for name in ("ids", "lengths", "weights")}
+        new = {
+            name: batch[name].to(device, non_blocking=True)
+            for name in ("ids", "lengths", "weights", "labels")
+        }
         new["latents"] = self.encoder.latents(draw_pictures(batch["scenes"], self.sprites, device))
         if kind == "edit":
             sources = draw_pictures(batch["sources"], self.sprites, device)

@@ -35,8 +35,8 @@ class Conditioner(nn.Module):
         self.image_id: int = vlm.model.config.image_token_id
         if compiled:
             for layer in vlm.model.language_model.layers:
-                layer.compile()
-            bridge.compile()
+                layer.compile(dynamic=False)
+            bridge.compile(dynamic=False)
 
     def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Returns context [B, L + Q, Dc], lengths [B], pooled [B, Dp]; causality keeps the filler out."""

@@ -106,7 +106,8 @@ def train_detector(config: DetectorConfig) -> None:
             outputs = detector(degrade(pixels))
         targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()}
         loss, parts = detector.loss(outputs, targets)
-        apply_update(loss, optimizer, progress)
+        loss.backward()
+        apply_update(optimizer, progress)
         ema.update()
         if step % config.loop.log_every_steps == 0:
             values = {name: value.item() for name, value in parts.items()}

@@ -1,13 +1,16 @@
 """Trains nano's bridge, think tokens and diffusion transformer together on a frozen VLM and VAE.
 
-Velocity matching (the published objective, paper section 2) with three changes for a small model on drawn
-pictures: noise levels are logit-normal and shifted, tokens of objects weigh more, samples come from a stream of
-latents that is refreshed while training goes on.
+Velocity matching (the published objective, paper section 2) with changes for a small model that has little time on
+drawn pictures: noise levels are logit-normal and shifted, tokens of objects weigh more, samples come from a stream of
+latents that is refreshed while training goes on, hidden matrices learn by Muon, and the middle of the transformer
+also learns to name what each token shows (as REPA aligns it with a vision encoder, Yu et al. 2024,
+arXiv:2410.06940; here the truth is known), with a weight that falls to zero over the run.
 """
 
 import logging
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from deepgen.flow.path import interpolate, velocity_target
 from deepgen.flow.schedule import shift_sigma, timestep_of
 from deepgen.model.bridge import Bridge
 from deepgen.model.dit import DiT
+from deepgen.model.dit_blocks import AdaptiveNorm, plain_norm
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
 from deepgen.model.vlm import FusedVLM
 from deepgen.train.cache import Encoder, PairMaker, ShelfKey, Stream
@@ -32,14 +36,16 @@ from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.feeds import load_sprites, start_feed
 from deepgen.train.loop import (
     Ema,
+    LoopConfig,
     Metrics,
     Progress,
     StageConfig,
     apply_update,
     load_state,
-    make_optimizer,
     save_state,
 )
+from deepgen.train.muon import MuonAdamW, hidden_matrices
+from deepgen.world.concepts import CONCEPTS
 from deepgen.world.scenes import OBLONG, SQUARE
 
 log = logging.getLogger("deepgen.train")
@@ -103,6 +109,7 @@ class DiffusionConfig(StageConfig):
         2.0, gt=0, description="how often the averaged weights and the state are written"
     )
     noise_shift: float = 2.0
+    label_weight: float = Field(0.1, ge=0, description="of the loss on what each token shows, at the start")
     bridge: BridgeShape = BridgeShape()
     transformer: DitShape = DitShape()
 
@@ -120,19 +127,26 @@ def patchify(latents: Tensor, patch: int) -> Tensor:
 
 
 class Trainer:
-    """The loss of bridge and transformer on rows of a shelf.
+    """The losses of bridge and transformer on rows of a shelf.
 
     Args:
+        labeller: names what a token shows, from its state [D] behind the middle block.
         blanks: ids of the template around an empty text, by kind and picture size.
     """
 
     def __init__(
-        self, config: DiffusionConfig, conditioner: Conditioner, dit: DiT, blanks: dict[ShelfKey, Tensor]
+        self,
+        config: DiffusionConfig,
+        conditioner: Conditioner,
+        dit: DiT,
+        labeller: nn.Linear,
+        blanks: dict[ShelfKey, Tensor],
     ) -> None:
         self.config, self.conditioner, self.dit, self.blanks = config, conditioner, dit, blanks
+        self.labeller = labeller
 
-    def loss(self, key: ShelfKey, rows: dict[str, Tensor]) -> Tensor:
-        """Velocity MSE, weighted by token, of rows as `Shelf.take` gives them."""
+    def losses(self, key: ShelfKey, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Velocity MSE and cross-entropy of the labels, weighted by token, of rows as `Shelf.take` gives them."""
         ids, lengths = drop_prompts(
             rows["ids"].long(), rows["lengths"], self.blanks[key], self.config.prompt_dropout
         )
@@ -150,12 +164,20 @@ class Trainer:
         lengths = torch.full((len(clean),), tokens.shape[1], device=clean.device)
         # every picture size is filled to the square's, the largest: one shape a kind for the compiler
         tokens = F.pad(tokens, (0, 0, 0, MOST_TOKENS * (1 if sources is None else 2) - tokens.shape[1]))
+        if torch.is_autocast_enabled(tokens.device.type):
+            tokens = tokens.to(
+                torch.get_autocast_dtype(tokens.device.type)
+            )  # half the traffic between blocks
+        tap: list[Tensor] = []
         output = self.dit.forward_tokens(
-            tokens, timestep_of(sigma), context, pooled, lengths, context_lengths
+            tokens, timestep_of(sigma), context, pooled, lengths, context_lengths, packed=False, tap=tap
         )
         error = (output[:, :count].float() - patchify(velocity_target(clean, noise), 2)).square().mean(-1)
+        labels = self.labeller(plain_norm(tap[0][:, :count])).float().flatten(0, 1)
+        surprise = F.cross_entropy(labels, rows["labels"].long().flatten(), reduction="none")
         weights = rows["weights"].float()
-        return (error * weights).sum() / weights.sum()
+        share = weights / weights.sum()
+        return (error * share).sum(), (surprise * share.flatten()).sum()
 
 
 def choose_batches(
@@ -225,42 +247,45 @@ def train_diffusion(config: DiffusionConfig) -> None:
     vlm.requires_grad_(False)
     stream = start_stream(config, vlm, tokenizer)
     bridge, dit = build_modules(config, vlm.config.text_config.hidden_size)
-    trained = nn.ModuleList([bridge.to(device), dit.to(device)])
+    labeller = nn.Linear(config.transformer.caption_projection_dim, 1 + len(CONCEPTS))
+    trained = nn.ModuleList([bridge.to(device), dit.to(device), labeller.to(device)])
     sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in trained]
-    log.info("bridge %.2f M, transformer %.2f M parameters", *sizes)
-    run = Run(config, bridge, dit, make_optimizer(trained, config.loop), Ema(trained, config.loop.ema_decay))
+    log.info("bridge %.2f M, transformer %.2f M, labels %.2f M parameters", *sizes)
+    ema = Ema(trained, config.loop.ema_decay)
+    run = Run(config, bridge, dit, labeller, make_hybrid(bridge, dit, labeller, config.loop), ema)
     progress = run.resume(began)
     conditioner = Conditioner(
         FusedVLM(vlm.model, tokenizer, config.bridge.num_fused_layers), bridge, config.compile
     )
     if config.compile:
         for block in dit.transformer_blocks:
-            block.compile()
-    trainer = Trainer(config, conditioner, dit, blank_prompts(tokenizer, device))
+            block.compile(dynamic=False)
+    trainer = Trainer(config, conditioner, dit, labeller, blank_prompts(tokenizer, device))
     metrics = Metrics(config.output_dir)
     chosen = choose_batches(stream, config, random.Random(f"{config.loop.seed}/{progress.step}"))
-    sums: dict[str, list[Tensor]] = {"text": [], "edit": []}
+    sums: dict[str, list[Tensor]] = defaultdict(list)
     next_save = progress.elapsed + 60 * config.save_every_minutes
     for step in progress.updates("bridge and transformer"):
-        if step % config.refresh_every_steps == 0:
-            stream.add()
         key, size = next(chosen)
         shelf = stream.shelves[key]
         rows = shelf.take(torch.randint(len(shelf), (size,), device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = trainer.loss(key, rows)
-        norm = apply_update(loss, run.optimizer, progress)
+            velocity, labels = trainer.losses(key, rows)
+            loss = velocity + config.label_weight * (1 - progress.fraction) * labels
+        loss.backward()
+        if step % config.refresh_every_steps == 0:
+            stream.add()  # while the device works on the gradients
+        norm = apply_update(run.optimizer, progress)
         run.ema.update()
-        sums[key[0]].append(loss.detach())
+        sums[f"loss_{key[0]}"].append(velocity.detach())
+        sums["labels"].append(labels.detach())
         if step % config.loop.log_every_steps == 0:
-            losses = {
-                f"loss_{kind}": torch.stack(values).mean().item() for kind, values in sums.items() if values
-            }
+            losses = {name: torch.stack(values).mean().item() for name, values in sums.items()}
             rate, seconds = progress.learning_rate(), progress.elapsed
             metrics.write(
                 stage="diffusion", step=step, seconds=seconds, rate=rate, norm=norm.item(), **losses
             )
-            sums = {"text": [], "edit": []}
+            sums.clear()
         if progress.elapsed > next_save:
             run.save(progress)
             next_save = progress.elapsed + 60 * config.save_every_minutes
@@ -270,6 +295,21 @@ def train_diffusion(config: DiffusionConfig) -> None:
         metrics.write(peak_gib=peak, device=torch.cuda.get_device_name())
 
 
+def make_hybrid(bridge: Bridge, dit: DiT, labeller: nn.Linear, config: LoopConfig) -> MuonAdamW:
+    """Muon for the matrices of bridge layers and transformer blocks; AdamW for the modulation, which starts at zero,
+    for embeddings, heads, biases and norms. Weight decay on parameters of two or more dimensions."""
+    blocks = [m for b in dit.transformer_blocks for m in b.children() if not isinstance(m, AdaptiveNorm)]
+    matrices = hidden_matrices([*blocks, *bridge.connector.layers])
+    taken = {id(p) for p in matrices}
+    rest = [p for m in (bridge, dit, labeller) for p in m.parameters() if id(p) not in taken]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "muon": True},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return MuonAdamW(groups, lr=config.learning_rate, betas=config.betas, fused=rest[0].is_cuda)
+
+
 @dataclass
 class Run:
     """What a continued run needs: the trained modules, their optimizer and averages."""
@@ -277,6 +317,7 @@ class Run:
     config: DiffusionConfig
     bridge: Bridge
     dit: DiT
+    labeller: nn.Linear
     optimizer: torch.optim.Optimizer
     ema: Ema
 
@@ -287,6 +328,7 @@ class Run:
             folder / "state.pt",
             bridge=self.bridge.state_dict(),
             dit=self.dit.state_dict(),
+            labeller=self.labeller.state_dict(),
             optimizer=self.optimizer.state_dict(),
             ema=self.ema.state_dict(),
             step=progress.step,
@@ -306,6 +348,7 @@ class Run:
         state = load_state(path, torch.device(self.config.device))
         self.bridge.load_state_dict(state["bridge"])
         self.dit.load_state_dict(state["dit"])
+        self.labeller.load_state_dict(state["labeller"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         log.info("continuing at update %d, %.0f s", state["step"], state["elapsed"])

@@ -182,10 +182,9 @@ def make_optimizer(modules: Iterable[nn.Module], config: LoopConfig) -> torch.op
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=trained[0].is_cuda)
 
 
-def apply_update(loss: Tensor, optimizer: torch.optim.Optimizer, progress: Progress) -> Tensor:
-    """Backward, clip, set the rate, step. Returns the gradient norm (0-d tensor); a non-finite norm skips the step."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+def apply_update(optimizer: torch.optim.Optimizer, progress: Progress) -> Tensor:
+    """Clip, set the rate, step, forget the gradients. Returns the gradient norm (0-d tensor); a non-finite norm skips
+    the step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, progress.config.clip_grad_norm)
     rate = progress.learning_rate()
@@ -195,6 +194,7 @@ def apply_update(loss: Tensor, optimizer: torch.optim.Optimizer, progress: Progr
         optimizer.step()
     else:
         log.warning("update %d skipped: gradient norm is %s", progress.step, float(norm))
+    optimizer.zero_grad(set_to_none=True)
     return norm
 
 

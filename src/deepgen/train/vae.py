@@ -169,7 +169,8 @@ def train_vae(config: VaeConfig) -> dict[str, Any]:
         pixels = to_signed(next(feed)["pixels"], device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss, parts = step_loss(vae, pixels, config.kl_weight)
-        apply_update(loss, optimizer, progress)
+        loss.backward()
+        apply_update(optimizer, progress)
         ema.update()
         if step % config.loop.log_every_steps == 0:
             values = {k: v.item() for k, v in parts.items()}

@@ -333,7 +333,8 @@ def train_vlm(config: VlmConfig) -> dict[str, Any]:
     for step in progress.updates("VLM"):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss, right = next_token_loss(vlm, next(feed), device)
-        apply_update(loss, optimizer, progress)
+        loss.backward()
+        apply_update(optimizer, progress)
         ema.update()
         if step % config.loop.log_every_steps == 0:
             share = right.float().mean().item()

@@ -201,7 +201,7 @@ class Detector(ModelMixin, ConfigMixin):
         for name, label in labels.items():
             error = F.cross_entropy(outputs[name], label.clamp(min=0), reduction="none", label_smoothing=0.02)
             parts[name] = (error * weight).sum() / total_weight
-        scale = {"objectness": 1.0, "box": 1.0, "concept": 1.0, "colour": 0.5, "style": 0.25}
+        scale = {"objectness": 1.0, "box": 1.0, "concept": 1.0, "colour": 0.5, "style": 1.0}
         total = torch.stack([scale[name] * value for name, value in parts.items()]).sum()
         return total, {name: value.detach() for name, value in parts.items()}
 

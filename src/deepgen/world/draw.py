@@ -6,6 +6,7 @@ they give the same bytes.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,12 +47,12 @@ def _ground(background: Background, width: int, height: int) -> Image.Image:
 
 def _grounds(backgrounds: Sequence[Background], width: int, height: int, device: torch.device) -> Tensor:
     """The backgrounds as uint8 [B, height, width, 3]."""
-    first = torch.tensor([PALETTE[b.colours[0]] for b in backgrounds], dtype=torch.uint8).to(device)
+    first = _send([PALETTE[b.colours[0]] for b in backgrounds], device).to(torch.uint8)
     canvas = first[:, None, None].repeat(1, height, width, 1)
     mixed = [row for row, background in enumerate(backgrounds) if background.kind != "plain"]
     if mixed:
         colours = _mixtures([backgrounds[row] for row in mixed], width, height, device)
-        canvas[torch.tensor(mixed).to(device)] = colours
+        canvas[_send(mixed, device)] = colours
     return canvas
 
 
@@ -63,10 +64,10 @@ def _mixtures(backgrounds: Sequence[Background], width: int, height: int, device
     x = torch.arange(width, device=device, dtype=torch.int32)[None, :]
     checker = (y // CHECKER_CELL + x // CHECKER_CELL) % 2
     shares = torch.stack([part.expand(height, width) for part in (y, x, checker)])
-    code = torch.tensor(codes).to(device)
+    code = _send(codes, device)
     share = shares[code][..., None]
-    total = torch.tensor([height - 1, width - 1, 1], dtype=torch.int32).to(device)[code][:, None, None, None]
-    pair = torch.tensor(colours, dtype=torch.int32).to(device)[:, :, None, None]
+    total = _send([height - 1, width - 1, 1], device).int()[code][:, None, None, None]
+    pair = _send(colours, device).int()[:, :, None, None]
     means = (pair[:, 0] * (total - share) + pair[:, 1] * share + total // 2) // total
     return means.to(torch.uint8)
 
@@ -148,6 +149,7 @@ def draw_batch(scenes: Sequence[Scene], sprites: Sprites, device: torch.device |
     slots = [atlas.slots(scene) for scene in scenes]
     atlas.load({key for keys in slots for key in keys})
     canvas = _grounds([scene.background for scene in scenes], width, height, device).reshape(-1, 3)
+    canvas = torch.cat((canvas, canvas[:1]))
     for depth in range(max(map(len, slots))):
         rows = []
         for index, (scene, keys) in enumerate(zip(scenes, slots, strict=True)):
@@ -155,22 +157,30 @@ def draw_batch(scenes: Sequence[Scene], sprites: Sprites, device: torch.device |
                 thing = scene.things[depth]
                 offset, wide, tall = atlas.entry(keys[depth])
                 rows.append((offset, wide, tall, (index * height + thing.y) * width + thing.x))
-        _blend(canvas, atlas.texels, torch.tensor(rows).to(device), width)
-    return canvas.reshape(len(scenes), height, width, 3).permute(0, 3, 1, 2).contiguous()
+        _blend(canvas, atlas.texels, rows, width)
+    return canvas[:-1].reshape(len(scenes), height, width, 3).permute(0, 3, 1, 2).contiguous()
 
 
-def _blend(canvas: Tensor, texels: Tensor, rows: Tensor, width: int) -> None:
-    """Lay one sprite over each picture, in place.
+def _send(values: Any, device: torch.device) -> Tensor:
+    """int64 tensor of the values on the device; a GPU gets them without anyone waiting for it."""
+    tensor = torch.tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
-    canvas: uint8 [B*H*W, 3]; texels: uint8 [N, 4]; rows: int64 [n, 4], of (first texel, width, height, first
-    canvas pixel); width: of a picture. No two rows touch the same picture.
+
+def _blend(canvas: Tensor, texels: Tensor, rows: list[tuple[int, int, int, int]], width: int) -> None:
+    """Lay one sprite over each picture, in place, without waiting for the device.
+
+    canvas: uint8 [B*H*W + 1, 3], whose last pixel takes what falls outside a sprite; texels: uint8 [N, 4]; rows:
+    (first texel, width, height, first canvas pixel) of each sprite; width: of a picture. No two rows touch the same
+    picture.
     """
-    offset, wide, tall, start = (column[:, None, None] for column in rows.unbind(1))
-    v = torch.arange(int(rows[:, 2].max()), device=canvas.device)[None, :, None]
-    u = torch.arange(int(rows[:, 1].max()), device=canvas.device)[None, None, :]
+    columns = _send(rows, canvas.device).unbind(1)
+    offset, wide, tall, start = (column[:, None, None] for column in columns)
+    v = torch.arange(max(row[2] for row in rows), device=canvas.device)[None, :, None]
+    u = torch.arange(max(row[1] for row in rows), device=canvas.device)[None, None, :]
     inside = (u < wide) & (v < tall)
-    texel = texels[(offset + v * wide + u)[inside]].int()
-    target = (start + v * width + u)[inside]
+    texel = texels[torch.where(inside, offset + v * wide + u, 0).flatten()].int()
+    target = torch.where(inside, start + v * width + u, len(canvas) - 1).flatten()
     alpha = texel[:, 3:]
     mixed = canvas[target].int() * (255 - alpha) + texel[:, :3] * alpha + 128
     canvas[target] = ((mixed + (mixed >> 8)) >> 8).to(torch.uint8)
