@@ -17,6 +17,10 @@ class InputError(DeepGenError):
     """A prompt, picture, size or other argument cannot be used."""
 
 
+class OutputError(DeepGenError):
+    """A picture or a report cannot be written: no space, no permission, or no folder."""
+
+
 class DataError(DeepGenError):
     """Training or benchmark data is missing, malformed or over its budget of broken samples."""
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deepgen.checkpoints import GenerationDefaults, load_model, save_model
-from deepgen.errors import CheckpointError
+from deepgen.errors import CheckpointError, InputError
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "diffusers"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -138,13 +138,14 @@ def test_json_that_is_none_is_refused(folder):
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     assert_refused(tmp_path, "no known layout")
-    assert_refused(tmp_path / "absent", "not a folder")
+    with pytest.raises(InputError, match="absent: no such file or folder"):
+        load_model(tmp_path / "absent")
 
 
 def test_an_early_repository_without_vlm_takes_one_from_elsewhere(folder, tmp_path):
     (folder / "vlm").rename(tmp_path / "qwen")
-    assert_refused(folder, "no vlm/", "vlm_path")
-    load_model(folder, vlm_path=tmp_path / "qwen")
+    assert_refused(folder, "no vlm/", "base_vlm")
+    load_model(folder, base_vlm=tmp_path / "qwen")
 
 
 SPELLINGS = {
@@ -238,3 +239,33 @@ def test_a_vlm_config_with_a_value_of_the_wrong_kind_is_refused(folder):
     path = folder / "vlm" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "image_token_id": None}))
     assert_refused(folder, "vlm/config.json", "image_token_id")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"model": {"type": "BPE", "vocab": 3}}', b"\xff\xfe"]
+)
+def test_a_tokenizer_that_is_none_is_refused(folder, content):
+    (folder / "vlm" / "tokenizer.json").write_bytes(content)
+    assert_refused(folder, "the tokenizer in", "vlm")
+
+
+@pytest.mark.parametrize("shards", [{"a": "../../secret.safetensors"}, {"a": 3}, {}, []])
+def test_an_index_that_points_elsewhere_is_refused(folder, shards):
+    (folder / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": shards})
+    )
+    assert_refused(folder, "diffusion_pytorch_model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("shift", [0, -1, "3", None, True, float("inf")])
+def test_a_shift_that_is_no_positive_number_is_refused(folder, shift):
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shift": shift}))
+    assert_refused(folder, "scheduler_config.json", "shift")
+
+
+def test_towers_that_do_not_fit_each_other_are_refused(folder):
+    path = folder / "connector" / "model.safetensors"
+    wide = {"projector_3__weight": torch.ones(41, 32), "projector_3__bias": torch.ones(41)}
+    change(path, **wide)
+    assert_refused(folder, "bridge context and transformer", "41 and 40")

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from deepgen.checkpoints import load_model, save_model
+from deepgen.checkpoints.safetensors_file import read_folder
 from deepgen.checkpoints.save import save_weights
-from deepgen.checkpoints.tensors import read_folder
 from deepgen.model.bridge import Bridge
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.dit import DiT

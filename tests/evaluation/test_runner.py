@@ -1,58 +1,69 @@
-"""Drawing into a folder: in batches of one size, once only, and never into another run's folder."""
+"""Pictures come into a run's folder once each, whoever draws them, and leave it in the official layout."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from torch import nn
 
 from deepgen.errors import DataError, InputError
-from deepgen.evaluation.report import Panel, Score, draw_sheet, read_scores, summarise, table, write_scores
+from deepgen.evaluation.benchmark import Item
+from deepgen.evaluation.files import file_name, write_text
 from deepgen.evaluation.runner import (
     Drawn,
     Job,
-    Task,
+    export_pictures,
+    find_picture,
     generate,
+    import_pictures,
     jobs_of,
     read_picture,
+    read_run,
     start_run,
-    weights_hash,
 )
 from deepgen.pipeline.output import read_metadata
 
 
 class Painter:
-    """Draws plain pictures and remembers the batches it was asked for."""
+    """Draws plain pictures, as many at once as its memory holds, and remembers the batches it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = 100) -> None:
         self.batches: list[list[Job]] = []
+        self.memory = memory
 
     def __call__(self, jobs: Sequence[Job]) -> Drawn:
         self.batches.append(list(jobs))
-        return [(Image.new("RGB", (j.task.width, j.task.height)), {"seed": j.seed}) for j in jobs]
+        if len(jobs) > self.memory:
+            raise MemoryError
+        return [(Image.new("RGB", job.item.size or (8, 8)), {"seed": job.seed}) for job in jobs]
 
 
 def silent(step: str, done: int, total: int) -> None:
     pass
 
 
-def tasks() -> list[Task]:
-    return [Task(f"t{n}", n, "single", "a dog", 64 if n % 2 else 32, 32) for n in range(5)]
+def items() -> list[Item]:
+    return [Item(f"t/{n}", "single", "a dog", size=(64 if n % 2 else 32, 32)) for n in range(5)]
 
 
-def test_batches_hold_one_size_and_every_picture_is_drawn(tmp_path: Path) -> None:
+@pytest.fixture
+def jobs(toy: Any) -> list[Job]:
+    return jobs_of(toy.Toy(), items(), 2, 0)
+
+
+def test_batches_hold_pictures_that_look_alike_and_every_one_is_drawn(
+    jobs: list[Job], tmp_path: Path
+) -> None:
     painter = Painter()
-    jobs = jobs_of(tasks(), 2)
     generate(jobs, painter, tmp_path, 3, silent)
-    assert all(len({j.task.width for j in batch}) == 1 and len(batch) <= 3 for batch in painter.batches)
+    assert all(len({job.item.size for job in batch}) == 1 and len(batch) <= 3 for batch in painter.batches)
     assert sorted(map(len, painter.batches)) == [1, 3, 3, 3]
-    assert all(read_picture(job.path(tmp_path)).shape == (32, job.task.width, 3) for job in jobs)
-    assert read_metadata(jobs[3].path(tmp_path))["seed"] == 1001
+    assert all(read_picture(job.path(tmp_path)).shape[:2] == (job.item.size or ())[::-1] for job in jobs)
+    assert read_metadata(jobs[3].path(tmp_path))["seed"] == jobs[3].seed
 
 
-def test_an_interrupted_run_draws_only_what_is_missing(tmp_path: Path) -> None:
-    jobs = jobs_of(tasks(), 2)
+def test_an_interrupted_run_draws_only_what_is_missing(jobs: list[Job], tmp_path: Path) -> None:
     generate(jobs, Painter(), tmp_path, 4, silent)
     jobs[7].path(tmp_path).unlink()
     again = Painter()
@@ -60,17 +71,32 @@ def test_an_interrupted_run_draws_only_what_is_missing(tmp_path: Path) -> None:
     assert again.batches == [[jobs[7]]]
 
 
-def test_seeds_do_not_depend_on_the_subset_that_runs() -> None:
-    whole, part = jobs_of(tasks(), 4), jobs_of(tasks()[3:], 4)
-    assert [j.seed for j in whole if j.task.id == "t3"] == [j.seed for j in part if j.task.id == "t3"]
-    assert len({j.seed for j in whole}) == 20
+def test_a_batch_too_big_for_the_memory_is_halved(jobs: list[Job], tmp_path: Path) -> None:
+    painter = Painter(memory=1)
+    generate(jobs, painter, tmp_path, 4, silent)
+    assert [len(batch) for batch in painter.batches[:3]] == [4, 2, 1]
+    assert sum(len(batch) == 1 for batch in painter.batches) == 10
+    with pytest.raises(MemoryError):
+        generate(jobs, Painter(memory=0), tmp_path / "other", 4, silent)
+
+
+def test_seeds_depend_on_item_and_sample_and_base_alone(toy: Any) -> None:
+    benchmark = toy.Toy()
+    whole, part = jobs_of(benchmark, items(), 4, 0), jobs_of(benchmark, items()[3:], 4, 0)
+    assert [j.seed for j in whole if j.item.id == "t/3"] == [j.seed for j in part if j.item.id == "t/3"]
+    assert len({job.seed for job in whole}) == 20
+    other = jobs_of(benchmark, items(), 4, 1)
+    assert not {job.seed for job in whole} & {job.seed for job in other}
 
 
 def test_a_folder_takes_up_only_its_own_run(tmp_path: Path) -> None:
-    start_run(tmp_path, {"model": "a", "seeds": 4})
-    start_run(tmp_path, {"model": "a", "seeds": 4})
+    start_run(tmp_path, {"model": "a", "samples": 4})
+    start_run(tmp_path, {"model": "a", "samples": 4})
+    assert read_run(tmp_path) == {"model": "a", "samples": 4}
     with pytest.raises(InputError, match="differs in model"):
-        start_run(tmp_path, {"model": "b", "seeds": 4})
+        start_run(tmp_path, {"model": "b", "samples": 4})
+    with pytest.raises(DataError, match=r"no run\.json"):
+        read_run(tmp_path / "elsewhere")
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
@@ -78,36 +104,40 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
         read_picture(tmp_path / "gone.png")
 
 
-def test_other_weights_have_another_hash() -> None:
-    model = nn.Linear(3, 2)
-    before = weights_hash(model)
-    assert weights_hash(model) == before
-    model.bias.data[1] += 1e-3
-    assert weights_hash(model) != before
+def test_pictures_made_elsewhere_keep_their_bytes_and_go_back_where_they_came_from(
+    toy: Any, tmp_path: Path
+) -> None:
+    benchmark, root = toy.Toy(), tmp_path / "theirs"
+    chosen = benchmark.items(toy.write_data(tmp_path) / "toy")
+    for item in chosen[:3]:
+        path = root / benchmark.official_path(item, 0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), "red").save(path.with_suffix(".jpg"))
+    assert import_pictures(benchmark, chosen, 1, root, tmp_path / "run") == (3, 5)
+    found = find_picture(tmp_path / "run", chosen[0], 0)
+    assert found is not None and found.suffix == ".jpg"
+    assert found.read_bytes() == (root / "cats" / "cats" / "0_0.jpg").read_bytes()
+    assert import_pictures(benchmark, chosen, 1, root, tmp_path / "run") == (3, 5)
+    assert export_pictures(benchmark, chosen, 1, tmp_path / "run", tmp_path / "ours") == 3
+    exported = tmp_path / "ours" / benchmark.official_path(chosen[2], 0)
+    assert exported.read_bytes() == found.read_bytes()
 
 
-def scores() -> list[Score]:
-    rows = [("a", 0, True), ("a", 1, True), ("b", 0, False), ("b", 1, True)]
-    return [Score(i, "edit_add", take, take, ok, () if ok else ("no dog",), 30.0) for i, take, ok in rows]
+def test_any_id_makes_a_file_name_of_its_own() -> None:
+    ids = ["plain-001", "a/b", "a%2Fb", "..", ".", "a b", "春/天", "C:\\x", "A", "a"]
+    names = [file_name(one) for one in ids]
+    assert names[0] == "plain-001" and len(set(names)) == len(ids)
+    assert not any("/" in name or name in (".", "..") or "\\" in name for name in names)
 
 
-def test_scores_survive_the_disk_and_make_a_table(tmp_path: Path) -> None:
-    write_scores(scores(), tmp_path)
-    assert read_scores(tmp_path) == scores()
-    results = summarise(read_scores(tmp_path), ["edit_add", "words"])
-    assert results[0].right is not None and results[0].right.mean == 0.75
-    assert (results[0].right.low, results[0].right.high) == (0.5, 1.0)
-    text = table(results)
-    assert "75.0" in text and "50.0–100.0" in text and "30.0" in text
-    assert "words" in text and "not trained yet" in text
-    with pytest.raises(DataError, match="scoring"):
-        read_scores(tmp_path / "elsewhere")
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "new" / "a.txt", "before")
 
+    def fail(self: Path, target: Path) -> None:
+        raise OSError("disk full")
 
-def test_a_sheet_marks_right_green_and_wrong_red(tmp_path: Path) -> None:
-    Image.new("RGB", (64, 64), "blue").save(tmp_path / "p.png")
-    for right, colour in ((True, (30, 150, 60)), (False, (210, 40, 40))):
-        panel = Panel((tmp_path / "p.png",) * 2, "a very long prompt " * 9, right, ("no dog",))
-        draw_sheet([panel] * 5, tmp_path / "sheet.png")
-        with Image.open(tmp_path / "sheet.png") as sheet:
-            assert sheet.getpixel((10, 10)) == colour
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_text(tmp_path / "new" / "a.txt", "after")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+    assert (tmp_path / "new" / "a.txt").read_text() == "before"

@@ -1,24 +1,34 @@
-"""The benchmark from files to table, with a tiny random model and with a detector that knows the truth."""
+"""The world benchmark from files to numbers, with a tiny random model and with a detector that knows the truth."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepgen.errors import CheckpointError, InputError
-from deepgen.evaluation.benchmarks import world
-from deepgen.evaluation.benchmarks.world import Judge, Outcome, WorldRun, run
+from deepgen.evaluation import stages, world_scorer
+from deepgen.evaluation.benchmark import Answer, Status
+from deepgen.evaluation.benchmarks.world import BENCHMARKS, World
+from deepgen.evaluation.data import Selection, Shard, prepare
 from deepgen.evaluation.detector import held_out_scenes, load_detector, measure
+from deepgen.evaluation.drawing import DrawSettings, Generated
+from deepgen.evaluation.judging import Run, judge_run
+from deepgen.evaluation.runner import Draw, jobs_of
+from deepgen.evaluation.scoring import Scored, score_run
+from deepgen.evaluation.stages import Plan
+from deepgen.evaluation.world_scorer import Known, WorldScorer, seen_from_json
 from deepgen.pipeline.pipeline import DeepGenPipeline
+from deepgen.scorers.calls import JudgeCall
+from deepgen.scorers.replies import Reply
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.detector import Detection, Detector, colour_of
-from deepgen.world.judging import Seen
-from deepgen.world.scenes import STYLES, Scene
+from deepgen.world.judging import Reading, Seen
+from deepgen.world.scenes import PALETTE, STYLES, Background
 from deepgen.world.sprites import COLOURS, Sprites
-from deepgen.world.testset import Item, load_items, make_test_file, select
+from deepgen.world.testset import TEST_CATEGORIES, make_test_file
 
 KINDS = ("single", "edit_remove")
 
@@ -37,12 +47,18 @@ def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, detector_folder: Path, monkeypatch: pytest.MonkeyPatch) -> WorldRun:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two prompts a category, and procedural sprites."""
     monkeypatch.setattr(Sprites, "load", lambda path: Sprites.procedural())
     make_test_file(tmp_path / "test.jsonl", 2)
-    return WorldRun(
-        tmp_path / "run", KINDS, limit=2, takes=2, detector=detector_folder, test_file=tmp_path / "test.jsonl"
-    )
+    (tmp_path / "sprites.zip").write_text("stands for sprites")
+    return World(tmp_path / "test.jsonl", tmp_path / "sprites.zip")
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path) -> Run:
+    plan = Plan(world, tmp_path / "data", Selection(groups=KINDS), samples=2, allow_partial=True)
+    return stages.begin(plan, plan.prepared(), tmp_path / "run", {"model": "tiny"})
 
 
 @pytest.fixture(scope="module")
@@ -52,85 +68,162 @@ def pipe(tiny_checkpoint: Path) -> DeepGenPipeline:
     return loaded
 
 
-def test_a_run_leaves_pictures_scores_results_and_sheets(settings: WorldRun, pipe: DeepGenPipeline) -> None:
-    (outcome,) = run(settings, pipe, silent)
-    results = json.loads((settings.output / "results.json").read_text())
-    assert results["test_file_sha256"] == load_items(settings.test_file)[1]
-    assert results["detector"] == {"drawn": {"recall": 0.9, "pictures": 8}}
-    assert results["categories"]["single"]["right"]["values"] == 4
-    assert results["categories"]["single"]["psnr"] is None
-    assert 0 < results["categories"]["edit_remove"]["psnr"]["mean"] < 100
-    assert len(list(settings.output.glob("pictures/*/*.png"))) == 8
-    assert {p.stem for p in settings.output.glob("sheets/*.png")} == set(KINDS)
-    assert [r.category for r in outcome.results] == list(KINDS)
+def draw(run: Run, hand: Draw) -> None:
+    stages.draw_pictures(run, hand, 0, Shard(), 4, silent)
 
 
-def test_a_second_run_draws_nothing_and_scores_the_same(
-    settings: WorldRun, pipe: DeepGenPipeline, monkeypatch: pytest.MonkeyPatch
+def judged(run: Run, detector_folder: Path) -> Scored:
+    assert isinstance(run.benchmark, World)
+    scorer = WorldScorer(run.benchmark.tests, detector_folder)
+    assert judge_run(run, scorer, "strict", silent) == 0
+    return score_run(run, scorer.profile, "strict")
+
+
+def test_seeds_and_test_file_are_those_of_the_first_version() -> None:
+    (world,) = BENCHMARKS
+    items = world.items(Path("data"))
+    assert len(items) == 1050 and {item.group for item in items} == set(TEST_CATEGORIES)
+    seeds = [job.seed for job in jobs_of(world, items, 4, 0)]
+    assert seeds == [1000 * number + take for number in range(1050) for take in range(4)]
+    assert items[0].data["test"].startswith("world-test-v1.jsonl:1fea88029838c6ea")
+
+
+def test_a_run_draws_every_picture_and_gives_each_a_verdict(
+    run: Run, pipe: DeepGenPipeline, detector_folder: Path
 ) -> None:
-    (first,) = run(settings, pipe, silent)
-    monkeypatch.setattr(world.Generated, "__call__", lambda self, jobs: pytest.fail("drew again"))
-    (second,) = run(settings, pipe, silent)
-    assert second.results == first.results
+    draw(run, Generated(pipe, DrawSettings()))
+    assert len(list(run.folder.glob("pictures/*/*.png"))) == 8
+    scored = judged(run, detector_folder)
+    assert [record.status for record in scored.records] == [Status.OK] * 8
+    edits = [record for record in scored.records if record.group == "edit_remove"]
+    assert all([unit.metric for unit in record.units] == ["right", "psnr"] for record in edits)
+    assert all(0 < record.units[1].value < 100 for record in edits)
+    assert all(scored.why.values()), "a random model's faults are told"
 
 
-def know_the_truth(monkeypatch: pytest.MonkeyPatch, items: Sequence[Item]) -> None:
+class Silent(WorldScorer):
+    """Must not be asked."""
+
+    def answer(self, calls: Sequence[JudgeCall], attempt: int, keep: object) -> None:
+        pytest.fail(f"asked {len(calls)} calls again") if calls else None
+
+
+def test_a_second_run_draws_nothing_and_sees_nothing_anew(
+    run: Run, pipe: DeepGenPipeline, detector_folder: Path, world: World
+) -> None:
+    draw(run, Generated(pipe, DrawSettings()))
+    first = judged(run, detector_folder)
+    draw(run, lambda jobs: pytest.fail("drew again"))
+    assert judge_run(run, Silent(world.tests, detector_folder), "strict", silent) == 0
+    assert judged(run, detector_folder).records == first.records
+
+
+def know_the_truth(monkeypatch: pytest.MonkeyPatch, world: World, run: Run) -> None:
     """Let `see` answer with the scenes' truth, in the order in which the pictures are judged."""
-    queue: list[Scene] = []
+    scenes = [world.tests[item.id].shown for item in run.items for _ in range(run.samples)]
 
     def see(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Seen]:
-        queue.extend(item.shown for item in items) if not queue else None
         seen = []
-        for _ in pictures:
-            scene = queue.pop(0)
+        for scene in scenes[: len(pictures)]:
             found = [Detection(o.concept, o.box, 1.0, colour_of(o), scene.style) for o in scene.objects]
             seen.append(Seen(tuple(found), scene.background))
         return seen
 
-    monkeypatch.setattr(world, "see", see)
+    monkeypatch.setattr(world_scorer, "see", see)
 
 
 def test_the_ceiling_is_100_for_a_detector_that_knows_the_truth(
-    settings: WorldRun, pipe: DeepGenPipeline, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    tmp_path: Path,
+    pipe: DeepGenPipeline,
+    detector_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    items = select(load_items(settings.test_file)[0], KINDS, 2)
-    know_the_truth(monkeypatch, items)
-    outcomes = run(replace(settings, ceiling=True), pipe, silent)
-    assert [outcome.header["pictures"] for outcome in outcomes] == ["drawn", "reconstructed"]
-    for outcome in outcomes:
-        assert all(r.right is not None and r.right.mean == 1 for r in outcome.results)
-    drawn, reconstructed = (psnr_of(outcome) for outcome in outcomes)
-    assert drawn == 100 > reconstructed
+    psnr = {}
+    for kind, known in (
+        ("drawn", Known(world.tests, Sprites.procedural())),
+        ("reconstructed", Known(world.tests, Sprites.procedural(), pipe)),
+    ):
+        plan = Plan(world, tmp_path / "data", Selection(groups=KINDS), samples=1, allow_partial=True)
+        run = stages.begin(plan, plan.prepared(), tmp_path / kind, {"model": "tiny", "pictures": kind})
+        draw(run, known)
+        know_the_truth(monkeypatch, world, run)
+        records = judged(run, detector_folder).records
+        assert all(record.units[0].value == 1 for record in records)
+        psnr[kind] = records[-1].units[1].value
+    assert psnr["drawn"] == 100 > psnr["reconstructed"]
 
 
-def psnr_of(outcome: Outcome) -> float:
-    interval = outcome.results[1].psnr
-    assert interval is not None
-    return interval.mean
+def test_what_was_seen_survives_json() -> None:
+    detection = Detection("cat", (1.0, 2.5, 30.0, 40.0), 0.9, "red", "flat", 0.75)
+    seen = Seen(
+        (detection,), Background("checker", ("red", "blue")), (Reading("CRAB", (1.0, 2.0, 3.0, 4.0)),)
+    )
+    from dataclasses import asdict
+
+    assert seen_from_json(json.loads(json.dumps(asdict(seen)))) == seen
 
 
-def test_a_category_that_was_not_trained_is_neither_drawn_nor_judged(
-    settings: WorldRun, pipe: DeepGenPipeline, monkeypatch: pytest.MonkeyPatch
+def test_a_word_read_rightly_but_not_in_its_colour_is_a_fault(
+    detector_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "defaults", replace(pipe.defaults, untrained_categories=("single",)))
-    (outcome,) = run(settings, pipe, silent)
-    assert [r.right is None for r in outcome.results] == [True, False]
-    assert not (settings.output / "pictures" / "single").exists()
+    world = BENCHMARKS[0]
+    item = next(
+        i for i in world.items(tmp_path) if "word_colour" in getattr(world.tests[i.id].sample, "mentions", ())
+    )
+    scene = world.tests[item.id].shown
+    word = scene.words[0]
+    monkeypatch.setattr(world_scorer.Ocr, "__init__", lambda self: None)
+    readings = (Reading(word.text, (0.0, 0.0, 32.0, 32.0)),)
+    monkeypatch.setattr(world_scorer.Ocr, "read", lambda self, picture: readings)
+    faults = {}
+    for colour in (PALETTE[word.colour], tuple(255 - value for value in PALETTE[word.colour])):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "p.png")
+        call = world.calls(item, 0, tmp_path / "p.png", world.judges[0])[0]
+        told: dict[int, Reply] = {}
+        WorldScorer(world.tests, detector_folder).answer([call], 0, told.__setitem__)
+        faults[colour] = world.parse(item, call, told[0].text, "strict")["faults"]
+        (tmp_path / "p.png").unlink()
+    right, wrong = faults.values()
+    assert set(wrong) - set(right) == {f"letters not {word.colour}"}
 
 
-def test_what_is_missing_is_named_before_anything_is_drawn(
-    settings: WorldRun, pipe: DeepGenPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sources_are_drawn_once_for_a_file_of_sprites(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
+    sources = sorted((tmp_path / "data" / "world" / "sources").iterdir())
+    edits = sum(category.startswith("edit_") for category in TEST_CATEGORIES)
+    assert len(sources) == 2 * edits
+    stamps = [path.stat().st_mtime_ns for path in sources]
+    prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
+    assert [path.stat().st_mtime_ns for path in sources] == stamps
+    (tmp_path / "sprites.zip").write_text("others")
+    prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
+    assert [path.stat().st_mtime_ns for path in sources] != stamps
+
+
+def test_what_is_missing_is_named_before_anything_is_drawn(world: World, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no detector"):
-        run(replace(settings, detector=tmp_path), pipe, silent)
-    monkeypatch.undo()
+        WorldScorer(world.tests, tmp_path)
     with pytest.raises(InputError, match="world fetch"):
-        run(replace(settings, sprites=tmp_path / "none.zip"), pipe, silent)
-    assert not settings.output.exists()
+        World(world.test_file, tmp_path / "none.zip").prepare(tmp_path / "data")
+    items = [item for item in world.items(tmp_path / "nowhere") if item.sources]
+    with pytest.raises(InputError, match="--sprites"):
+        stages.check_sources(Run(world, items, 1, tmp_path / "run"))
 
 
-def test_words_are_read_only_where_words_are_judged(detector_folder: Path) -> None:
-    assert Judge.load(detector_folder, reads=False).ocr is None
+def test_the_judge_knows_the_detectors_measured_errors(detector_folder: Path, world: World) -> None:
+    profile = WorldScorer(world.tests, detector_folder).profile
+    assert profile.extra == {"measured": {"drawn": {"recall": 0.9, "pictures": 8}}}
+
+
+def test_a_fault_makes_a_picture_wrong_and_is_its_reason(world: World) -> None:
+    item = world.items(Path("data"))[0]
+    answers = {"see": Answer(Status.OK, {"faults": ["no cat", "extra dog"], "psnr": None})}
+    assert [unit.value for unit in world.score(item, answers, "strict")] == [0.0]
+    assert world.explain(item, answers) == "no cat; extra dog"
+    assert world.score(item, {"see": Answer(Status.NO_PICTURE)}, "official") == ()
 
 
 def test_the_detector_is_measured_on_drawings_and_their_reconstructions(

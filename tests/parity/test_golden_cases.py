@@ -73,7 +73,10 @@ def test_a_difference_that_is_no_number_does_not_hold():
     ("cases", "message"),
     [
         ([{"name": "x", "kind": "dream"}], "unknown kind 'dream'"),
-        ([{"name": "x", "kind": "loss"}], "is missing"),
+        ([{"name": "x", "kind": "velocity"}], "is missing"),
+        ([{"name": "x", "kind": "loss"}], "lacks prompts"),
+        ([{"kind": "loss"}], "without a name"),
+        ({}, "list of cases"),
     ],
 )
 def test_cases_that_cannot_be_read_are_named(tmp_path, cases, message):

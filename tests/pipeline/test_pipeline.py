@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from deepgen import DeepGenPipeline
 from deepgen.errors import InputError
 from deepgen.flow.noise import keyed_noise
+from deepgen.flow.schedule import sigmas
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 SOURCE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
@@ -138,12 +139,15 @@ def test_a_callback_sees_every_step_and_may_change_the_latents(pipe):
         ({"width": 250}, "nearest is 256x64"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"guidance_scale": 1e300}, "from 0 to 100"),
         ({"num_images_per_prompt": 0}, "1 to 256 pictures"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"seed": 1.5}, "seed"),
         ({"seed": 1, "generator": torch.Generator()}, "only one of"),
         ({"latents": torch.zeros(1, 16, 4, 8)}, "latents of shapes"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts"),
+        ({"latents": [3]}, "latents must be"),
+        ({"generator": [3]}, "generator must be"),
         ({"image": 3}, "image"),
     ],
 )
@@ -162,6 +166,10 @@ def test_a_saved_pipeline_draws_the_same(pipe, tmp_path):
 
 def test_it_is_a_diffusers_pipeline_of_four_components(pipe):
     assert set(pipe.components) == {"vlm", "connector", "transformer", "vae"}
+    pipe.scheduler.set_timesteps(7)
+    assert torch.equal(pipe.scheduler.sigmas, sigmas(7, pipe.defaults.shift))
+    with pytest.raises(AttributeError):
+        pipe.scheduler = None
     images, records = pipe("a cat", seed=1, return_dict=False)
     assert len(images) == len(records) == 1
     assert pipe.to("cpu") is pipe

@@ -1,32 +1,26 @@
-"""The layout of the published diffusers repository, and ours, which adds two files to it.
+"""The layout of the published diffusers repository.
 
-    model_index.json  connector/  transformer/  vae/  vlm/  scheduler/       published
-    generation_config.json  connector/config.json                            ours, added
+    model_index.json  connector/  transformer/  vae/  scheduler/     always
+    vlm/                                                             not in the first release
 
-`model_index.json` names code of its own in published repositories; it is neither read nor executed.
+`model_index.json` and the configs name classes of code that is not there; they are neither read nor executed.
 """
 
-import dataclasses
+import warnings
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from deepgen.checkpoints import defaults as generation
+from deepgen.checkpoints.base_folders import read_base_vlm, read_part, read_shift
+from deepgen.checkpoints.checkpoint import Bases, Checkpoint, Part
 from deepgen.checkpoints.defaults import GenerationDefaults, read_json
-from deepgen.checkpoints.towers import (
-    load_bridge,
-    load_dit,
-    load_tokenizer,
-    load_vae,
-    load_vlm,
-)
+from deepgen.checkpoints.safetensors_file import read_folder
 from deepgen.errors import CheckpointError
-from deepgen.model.deepgen import DeepGenModel
-from deepgen.model.dit import DiT
-from deepgen.model.vlm import FusedVLM
+from deepgen.model.bridge import Bridge
 
-TOWERS = ("connector", "transformer", "vae", "scheduler")
+NAME = "diffusers"
+NEEDS_VLM = (
+    "{path} has no vlm/; give the folder of Qwen2.5-VL-3B-Instruct as base_vlm (--base-vlm), or its name on the hub, "
+    "Qwen/Qwen2.5-VL-3B-Instruct"
+)
 
 
 def matches(path: Path) -> bool:
@@ -34,49 +28,55 @@ def matches(path: Path) -> bool:
     return (path / "connector").is_dir() and (path / "transformer").is_dir()
 
 
-def load(path: Path, dtype: torch.dtype, vlm_path: Path | None) -> tuple[DeepGenModel, GenerationDefaults]:
-    """The model on the CPU, and how it likes to be sampled.
+def open_checkpoint(path: Path, bases: Bases) -> Checkpoint:
+    """The checkpoint; a base VLM is used only where it has none. Raises CheckpointError."""
+    parts, missing = folder_parts(path, ())
+    vlm = path / "vlm"
+    if vlm.is_dir():
+        # A vlm/ beside the weights holds the tuned VLM: the base model would load as well, and draw worse.
+        if bases.vlm is not None:
+            warnings.warn(f"{path} has a VLM of its own; base_vlm is not used", stacklevel=2)
+    elif bases.vlm is not None:
+        vlm = bases.vlm
+    else:
+        missing["vlm"] = NEEDS_VLM.format(path=path)
+    if "vlm" not in missing:
+        parts["vlm"] = read_base_vlm(vlm)
+    if not (path / "scheduler").is_dir():
+        missing["scheduler"] = f"{path / 'scheduler'} is missing; the checkpoint is incomplete"
+    shift = 3.0 if "scheduler" in missing else read_shift(path / "scheduler")
+    tokenizers = (vlm, path / "tokenizer", path)
+    return Checkpoint(NAME, path, parts, GenerationDefaults(shift=shift), tokenizers, missing)
+
+
+def folder_parts(path: Path, dit_zeros: tuple[str, ...]) -> tuple[dict[str, Part], dict[str, str]]:
+    """Connector, transformer and VAE as far as their folders are there, and what is not.
 
     Args:
         path: the checkpoint's folder.
-        dtype: of all weights.
-        vlm_path: a Qwen2.5-VL folder, for the early repositories without vlm/.
+        dit_zeros: patterns of the transformer's weights that may be all zero.
 
     Raises:
-        CheckpointError: a folder, file or tensor is missing, damaged or does not fit.
+        CheckpointError: a folder is there but incomplete or damaged.
     """
-    for name in TOWERS:
-        if not (path / name).is_dir():
-            raise CheckpointError(f"{path / name} is missing; the checkpoint is incomplete")
-    ours = (path / generation.FILE_NAME).exists()
-    vlm_folder = _vlm_folder(path, vlm_path)
-    vlm = load_vlm(vlm_folder, dtype)
-    tokenizer = load_tokenizer([vlm_folder, path / "tokenizer", path])
-    dit = load_dit(path / "transformer", dtype, DiT.ZERO_INITIALISED if ours else ())
-    bridge = load_bridge(
-        path / "connector", dtype, vlm.config.text_config.hidden_size, dit.config.attention_head_dim
-    )
-    vae = load_vae(path / "vae", dtype)
-    fused = FusedVLM(vlm, tokenizer, bridge.config.num_fused_layers)
-    return DeepGenModel(fused, bridge, dit, vae), _defaults(path, ours)
+    parts: dict[str, Part] = {}
+    missing: dict[str, str] = {}
+    for name, zeros in (("transformer", dit_zeros), ("vae", ())):
+        if (path / name).is_dir():
+            parts[name] = read_part(path / name, zeros)
+        else:
+            missing[name] = f"{path / name} is missing; the checkpoint is incomplete"
+    parts["connector"] = read_connector(path / "connector")
+    return parts, missing
 
 
-def _vlm_folder(path: Path, vlm_path: Path | None) -> Path:
-    # A vlm/ beside the weights holds the tuned VLM: the base model would load as well, and draw worse.
-    if (path / "vlm").is_dir():
-        return path / "vlm"
-    if vlm_path is None:
-        raise CheckpointError(f"{path} has no vlm/; give the folder of Qwen2.5-VL-3B-Instruct as vlm_path")
-    return vlm_path
-
-
-def _defaults(path: Path, ours: bool) -> GenerationDefaults:
-    if ours:
-        return GenerationDefaults.from_file(path / generation.FILE_NAME)
-    file = path / "scheduler" / "scheduler_config.json"
-    scheduler: dict[str, Any] = read_json(file)
-    if scheduler.get("use_dynamic_shifting"):
-        raise CheckpointError(
-            f"{file} asks for dynamic shifting, which no DeepGen checkpoint was trained with"
-        )
-    return dataclasses.replace(GenerationDefaults(), shift=float(scheduler.get("shift", 3.0)))
+def read_connector(folder: Path) -> Part:
+    """The bridge; published ones come without a config."""
+    tensors = read_folder(folder, Bridge.ZERO_INITIALISED)
+    config_file = folder / "config.json"
+    if not config_file.exists():
+        return Part(folder, tensors, zero_exempt=Bridge.ZERO_INITIALISED)
+    config = read_json(config_file)
+    if "projector_1.weight" not in tensors:
+        raise CheckpointError(f"{folder} lacks projector_1.weight; the bridge is incomplete")
+    return Part(folder, tensors, config, config_file, Bridge.ZERO_INITIALISED)

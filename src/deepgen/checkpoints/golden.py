@@ -2,10 +2,11 @@
 
 A folder of cases is a cases.json, a list of objects with `name` and `kind`, and NAME.safetensors for each:
 `sample` (the whole way from prompts to pixels), `velocity` (the transformer alone) and `loss` (a training
-step with gradients under native names).
+step with gradients under native names). Tensors of samples that differ in size are numbered: NAME_0, NAME_1, ...
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepgen.checkpoints.tensors import read_file
+from deepgen.checkpoints.safetensors_file import read_file
 from deepgen.errors import CheckpointError
 from deepgen.flow.sampler import Evaluation, SampleState, advance
 from deepgen.flow.schedule import sigmas
@@ -23,6 +24,11 @@ from deepgen.model.deepgen import Conditioning, DeepGenModel
 ABSOLUTE_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 """Of the largest value of the gradient."""
+
+INPUTS = re.compile(
+    r"init_latents(_\d+)?|(source|reference)_\d+_\d+|(target|target_pixels|noise)_\d+|timestep|u"
+)
+"""Names of tensors that a case gives; `context` and `pooled` too where the transformer runs alone."""
 
 Tensors = dict[str, Tensor]
 LossFn = Callable[[DeepGenModel, Conditioning, "LossInputs"], Tensor]
@@ -58,7 +64,7 @@ class GoldenCase:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one tensor of a case is off."""
+    """How far one tensor of a case is off; `largest` is NaN for one that the case expects and nothing computes."""
 
     case: str
     tensor: str
@@ -80,18 +86,30 @@ def read_cases(folder: Path) -> list[GoldenCase]:
     path = folder / "cases.json"
     if not path.exists():
         raise CheckpointError(f"{path} is missing; give a folder of golden cases")
-    cases = []
-    for entry in json.loads(path.read_text(encoding="utf-8")):
-        name, kind = entry["name"], entry["kind"]
-        tensors = folder / f"{name}.safetensors"
-        if kind not in RUNNERS:
-            raise CheckpointError(
-                f"case {name} in {path} is of unknown kind {kind!r}; known: {', '.join(RUNNERS)}"
-            )
-        if not tensors.exists():
-            raise CheckpointError(f"{tensors} is missing, which {path} names")
-        cases.append(GoldenCase(name, kind, entry, read_file(tensors)))
-    return cases
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error})") from None
+    if not isinstance(entries, list) or not entries:
+        raise CheckpointError(f"{path} must hold a list of cases")
+    return [_read_case(path, entry) for entry in entries]
+
+
+def _read_case(path: Path, entry: Any) -> GoldenCase:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise CheckpointError(f"{path} has a case without a name")
+    name, kind = entry["name"], entry.get("kind")
+    tensors = path.parent / f"{name}.safetensors"
+    if kind not in RUNNERS:
+        raise CheckpointError(
+            f"case {name} in {path} is of unknown kind {kind!r}; known: {', '.join(RUNNERS)}"
+        )
+    absent = [key for key in SETTINGS[kind] if key not in entry]
+    if absent:
+        raise CheckpointError(f"case {name} in {path} lacks {', '.join(absent)}")
+    if not tensors.exists():
+        raise CheckpointError(f"{tensors} is missing, which {path} names")
+    return GoldenCase(name, kind, entry, read_file(tensors))
 
 
 def run_case(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: LossFn) -> list[Difference]:
@@ -102,18 +120,31 @@ def run_case(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: LossF
         model: in fp32, for the tolerances to make sense.
         shift: of the checkpoint's noise schedule.
         loss_fn: the training objective (passed in: this package knows nothing of training).
+
+    Raises:
+        CheckpointError: the case lacks an input.
     """
-    results = RUNNERS[case.kind](case, model, shift, loss_fn)
+    try:
+        results = RUNNERS[case.kind](case, model, shift, loss_fn)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"case {case.name} lacks an input: {error}") from None
+    given = ("context", "pooled") if case.kind == "velocity" else ()
+    expected = [name for name in case.tensors if not INPUTS.fullmatch(name) and name not in given]
+    if not expected:
+        raise CheckpointError(f"case {case.name} expects nothing; its tensors are all inputs")
     return [
-        Difference(case.name, name, *_compare(name, result, case.tensors[name]))
-        for name, result in results.items()
-        if name in case.tensors
+        Difference(case.name, name, *_compare(name, results.get(name), case.tensors[name]))
+        for name in expected
     ]
 
 
-def _compare(name: str, result: Tensor, expected: Tensor) -> tuple[float, float]:
+def _compare(name: str, result: Tensor | None, expected: Tensor) -> tuple[float, float]:
     scale = expected.abs().max().item() if name.startswith("grad.") else None
     tolerance = ABSOLUTE_TOLERANCE if scale is None else GRADIENT_TOLERANCE * scale
+    if result is None:
+        return float("nan"), tolerance
+    if result.numel() == expected.numel() == 1:
+        result = result.reshape(expected.shape)
     if result.shape != expected.shape:
         return float("inf"), tolerance
     return (result.detach().cpu().float() - expected.float()).abs().max().item(), tolerance
@@ -135,36 +166,54 @@ def _encode_all(model: DeepGenModel, pictures: Sequence[Sequence[Tensor]]) -> li
     return [[model.encode(picture[None])[0] for picture in row] for row in pictures]
 
 
+def _numbered(name: str, values: Sequence[Tensor]) -> Tensors:
+    """Values as NAME_0, NAME_1, ... and, where they have one shape, also as NAME."""
+    found = {f"{name}_{i}": value for i, value in enumerate(values)}
+    if len({value.shape for value in values}) == 1:
+        found[name] = torch.stack(list(values))
+    return found
+
+
+def _stack_if_same(values: Sequence[Tensor]) -> Tensor | list[Tensor]:
+    return torch.stack(list(values)) if len({value.shape for value in values}) == 1 else list(values)
+
+
 @torch.no_grad()
 def _run_sample(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: LossFn) -> Tensors:
     settings, prompts = case.settings, list(case.settings["prompts"])
+    negatives = settings.get("negative_prompts")
     count = len(prompts)
     sources = _pictures(case, "source", count)
-    fused = model.fuse(prompts, sources, settings["padding"], list(settings["negative_prompts"]))
+    # Without guidance too: the published code encodes both sides together, so the pads depend on them.
+    fused = model.fuse(
+        prompts, sources, settings.get("padding", "batch"), None if negatives is None else list(negatives)
+    )
     context, pooled = model.bridge(fused.states, fused.lengths)
     conditioning = Conditioning(context, fused.lengths, pooled)
     references = _encode_all(model, sources)
-    scale = float(settings["guidance_scale"])
+    scale, steps = float(settings["guidance_scale"]), int(settings["num_inference_steps"])
+    starts = _series(case.tensors, "init_latents") or list(case.tensors["init_latents"])
     states = [
-        SampleState(latents, sigmas(settings["num_inference_steps"], shift), i, i + count, scale)
-        for i, latents in enumerate(case.tensors["init_latents"])
+        SampleState(latents, sigmas(steps, shift), i, None if negatives is None else i + count, scale)
+        for i, latents in enumerate(starts)
     ]
-    first: list[Tensor] = []
+    first: list[list[Tensor]] = []
 
     def velocity(rows: list[Evaluation[int]]) -> Sequence[Tensor]:
         chosen = [row.condition for row in rows]
         result = model.velocity(
-            torch.stack([row.latents for row in rows]),
+            _stack_if_same([row.latents for row in rows]),
             torch.tensor([row.timestep for row in rows]),
             conditioning.rows(chosen),
             [references[i % count] for i in chosen],
         )
-        first.append(torch.stack(list(result)))
+        first.append(list(result))
         return list(result)
 
-    for _ in range(settings["num_inference_steps"]):
+    for _ in range(steps):
         advance(states, velocity)
-    latents = torch.stack([state.latents for state in states])
+    latents = [state.latents for state in states]
+    pixels = [model.decode(z[None])[0] for z in latents]
     rows = {
         name: len(case.tensors[name])
         for name in ("stacked_hidden", "pooled", "sequence")
@@ -174,9 +223,9 @@ def _run_sample(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: Lo
         "stacked_hidden": fused.states[: rows.get("stacked_hidden")],
         "pooled": pooled[: rows.get("pooled")],
         "sequence": context[: rows.get("sequence")],
-        "first_velocity": first[0],
-        "final_latents": latents,
-        "pixels": model.decode(latents),
+        **_numbered("first_velocity", first[0]),
+        **_numbered("final_latents", latents),
+        **_numbered("pixels", pixels),
     }
 
 
@@ -207,13 +256,8 @@ def _run_loss(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: Loss
         for name, parameter in native_parameters(model).items()
         if parameter.grad is not None
     }
-    results = {"loss": loss.detach().reshape(1), **gradients}
-    wanted = {name for name in tensors if name.startswith("grad.")}
-    absent = sorted(wanted - set(results))
-    if absent:
-        raise CheckpointError(f"case {case.name} expects {absent[0]}, but this model has no such gradient")
     model.zero_grad()
-    return results
+    return {"loss": loss.detach().reshape(1), **gradients}
 
 
 def native_parameters(model: DeepGenModel) -> dict[str, torch.nn.Parameter]:
@@ -222,6 +266,13 @@ def native_parameters(model: DeepGenModel) -> dict[str, torch.nn.Parameter]:
     named.update({f"transformer.{name}": value for name, value in model.dit.named_parameters()})
     return named
 
+
+SETTINGS = {
+    "sample": ("prompts", "num_inference_steps", "guidance_scale"),
+    "velocity": (),
+    "loss": ("prompts",),
+}
+"""What a case of each kind must say."""
 
 RUNNERS: dict[str, Callable[[GoldenCase, DeepGenModel, float, LossFn], Tensors]] = {
     "sample": _run_sample,

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import diffusers
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from deepgen.checkpoints import defaults as generation
@@ -78,15 +80,16 @@ def save_weights(
 ) -> None:
     """Write tensors as safetensors shards, with an index for more than one; drops older weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    ready = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for name, value in weights.items()
-    }
+    types = {n: dtype if dtype and v.is_floating_point() else v.dtype for n, v in weights.items()}
+    # Planned on empty tensors: only one shard at a time is in memory as it will be on disk.
+    planned = {n: torch.empty(v.shape, dtype=types[n], device="meta") for n, v in weights.items()}
     plan = split_torch_state_dict_into_shards(
-        ready, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=shard_bytes
+        planned, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=shard_bytes
     )
     for file, names in plan.filename_to_tensors.items():
-        _replace(folder / file, save({name: ready[name] for name in names}, metadata={"format": "pt"}))
+        shard = {name: weights[name].detach().to("cpu", types[name]).contiguous() for name in names}
+        with _replacing(folder / file) as part:
+            save_file(shard, part, metadata={"format": "pt"})
     written = set(plan.filename_to_tensors)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
@@ -101,11 +104,16 @@ def save_weights(
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, text.encode())
+    with _replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Never writes into an old file: a model loaded from it may still be mapped onto it."""
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; the file appears under its own name whole, or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

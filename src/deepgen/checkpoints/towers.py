@@ -1,66 +1,94 @@
-"""Building each network from its folder: configuration, tensor names, weights."""
+"""Each network from its configuration, on the meta device: the shapes that its weights must have."""
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2_5_VLModel
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLTextConfig
 
 from deepgen.checkpoints.defaults import read_json
-from deepgen.checkpoints.tensors import StoredTensors, load_strictly, read_folder, rename
+from deepgen.checkpoints.tensors import StoredTensors
 from deepgen.errors import CheckpointError, ConfigError
 from deepgen.model.bridge import Bridge
 from deepgen.model.dit import DiT
 
+UNUSABLE = (
+    *(ConfigError, StrictDataclassError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, OverflowError),
+)
+"""What building a network from a config of wrong values raises."""
+MAX_LAYERS = 1000
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta")
 
 
-def load_dit(folder: Path, dtype: torch.dtype, zero_exempt: Sequence[str] = ()) -> DiT:
-    """The diffusion transformer of a folder with config.json (of any `_class_name`) and weights."""
-    dit = _on_meta(DiT, folder)
-    load_strictly(dit, read_folder(folder, zero_exempt), folder, dtype)
-    return dit
+@dataclass(frozen=True)
+class Networks:
+    """The four networks, under the names of their folders in `by_name`."""
+
+    vlm: Qwen2_5_VLModel
+    bridge: Bridge
+    dit: DiT
+    vae: AutoencoderKL
+
+    def by_name(self) -> dict[str, nn.Module]:
+        return {"vlm": self.vlm, "connector": self.bridge, "transformer": self.dit, "vae": self.vae}
 
 
-def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    """The picture autoencoder of a folder."""
-    vae = _on_meta(AutoencoderKL, folder)
-    load_strictly(vae, read_folder(folder), folder, dtype)
-    return vae
+def empty_dit(config: dict[str, Any], path: Path) -> DiT:
+    """The diffusion transformer of a config (of any `_class_name`) on the meta device."""
+    return _from_config(DiT, config, path)
 
 
-def _on_meta(kind: Any, folder: Path) -> Any:
-    config = read_json(folder / "config.json")
+def empty_vae(config: dict[str, Any], path: Path) -> AutoencoderKL:
+    """The picture autoencoder of a config on the meta device."""
+    return _from_config(AutoencoderKL, config, path)
+
+
+def _from_config(kind: Any, config: dict[str, Any], path: Path) -> Any:
+    _check_depth(config, path)
     try:
         with torch.device("meta"):
             return kind.from_config(config)
-    except (ConfigError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from None
+    except UNUSABLE as error:
+        raise CheckpointError(f"{path} cannot be used: {_one_line(error)}") from None
 
 
-def load_bridge(folder: Path, dtype: torch.dtype, vlm_hidden_size: int, head_dim: int) -> Bridge:
-    """The bridge of a folder; published ones have no config.json, theirs is read off the tensors' shapes.
+def _check_depth(config: dict[str, Any], path: Path) -> None:
+    """Layers are made one by one before any shape can be compared: a damaged number must not take for ever."""
+    for name in ("num_layers", "num_hidden_layers", "layers_per_block"):
+        if not isinstance(config.get(name, 1), int) or config.get(name, 1) > MAX_LAYERS:
+            raise CheckpointError(f"{path} cannot be used: {name} is {config[name]!r}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def empty_bridge(
+    config: dict[str, Any] | None, path: Path, stored: StoredTensors, vlm_hidden_size: int, head_dim: int
+) -> Bridge:
+    """The bridge on the meta device; published ones have no config, theirs is read off the tensors' shapes.
 
     Args:
-        folder: holds model.safetensors (published) or config.json and weights (ours).
-        dtype: of the weights.
+        config: None for published bridges.
+        path: of the config or the tensors, for errors.
+        stored: its tensors.
         vlm_hidden_size: width of the VLM.
         head_dim: of attention, where there is no config: published bridges have the transformer's.
+
+    Raises:
+        CheckpointError: the config cannot be used, or the shapes make no bridge.
     """
-    stored = read_folder(folder, Bridge.ZERO_INITIALISED)
-    if (folder / "config.json").exists():
-        bridge = _on_meta(Bridge, folder)
-    else:
-        config = infer_bridge_config(stored, folder, vlm_hidden_size, head_dim)
-        with torch.device("meta"):
-            bridge = Bridge(**config)
-    load_strictly(bridge, stored, folder, dtype)
-    return bridge
+    if config is None:
+        config = infer_bridge_config(stored, path, vlm_hidden_size, head_dim)
+    return _from_config(Bridge, config, path)
 
 
 def infer_bridge_config(
@@ -77,8 +105,10 @@ def infer_bridge_config(
     def shape(name: str) -> Sequence[int]:
         if name not in stored:
             raise CheckpointError(f"{folder} lacks {name}; the bridge is incomplete")
-        return stored[name].tensor.shape
+        return stored[name].shape
 
+    if len(shape("projector_1.weight")) != 2 or len(shape("meta_queries")) != 2:
+        raise CheckpointError(f"projector_1.weight and meta_queries in {folder} must be matrices")
     width, inputs = shape("projector_1.weight")
     if inputs % vlm_hidden_size or width % head_dim:
         raise CheckpointError(
@@ -87,28 +117,31 @@ def infer_bridge_config(
         )
     states = inputs // vlm_hidden_size
     layers = {name.split(".")[2] for name in stored if name.startswith("connector.layers.")}
+
+    def rows(name: str) -> int:
+        return (*shape(name), 0)[0]
+
     return {
         "vlm_hidden_size": vlm_hidden_size,
         "num_fused_layers": 0 if states == 1 else states,
         "hidden_size": width,
-        "intermediate_size": shape("connector.layers.0.mlp.fc1.weight")[0],
+        "intermediate_size": rows("connector.layers.0.mlp.fc1.weight"),
         "num_layers": len(layers),
         "num_heads": width // head_dim,
-        "num_queries": shape("meta_queries")[0],
-        "pooled_dim": shape("projector_2.weight")[0],
-        "context_dim": shape("projector_3.weight")[0],
+        "num_queries": rows("meta_queries"),
+        "pooled_dim": rows("projector_2.weight"),
+        "context_dim": rows("projector_3.weight"),
     }
 
 
-def load_vlm(folder: Path, dtype: torch.dtype) -> Qwen2_5_VLModel:
-    """Qwen2.5-VL without its language head, from any spelling of its config and tensor names."""
-    path = folder / "config.json"
-    config = parse_vlm_config(read_json(path), path)
-    with torch.device("meta"):
-        model = Qwen2_5_VLModel(config)
-    load_strictly(model, rename(read_folder(folder), vlm_name), folder, dtype)
-    _rebuild_rotary(model)
-    return model
+def empty_vlm(config: dict[str, Any], path: Path) -> Qwen2_5_VLModel:
+    """Qwen2.5-VL without its language head on the meta device, from any spelling of its config."""
+    parsed = parse_vlm_config(config, path)
+    try:
+        with torch.device("meta"):
+            return Qwen2_5_VLModel(parsed)
+    except UNUSABLE as error:
+        raise CheckpointError(f"{path} cannot be used: {_one_line(error)}") from None
 
 
 def vlm_name(name: str) -> str | None:
@@ -129,6 +162,13 @@ def parse_vlm_config(values: dict[str, Any], path: Path) -> Qwen2_5_VLConfig:
     """
     if values.get("model_type") != "qwen2_5_vl":
         raise CheckpointError(f"{path} is of model type {values.get('model_type')!r}, not qwen2_5_vl")
+    try:
+        return _vlm_config(values, path)
+    except UNUSABLE as error:
+        raise CheckpointError(f"{path} cannot be used: {_one_line(error)}") from None
+
+
+def _vlm_config(values: dict[str, Any], path: Path) -> Qwen2_5_VLConfig:
     outer = {key: value for key, value in values.items() if key not in ROPE_KEYS}
     text = dict(outer.pop("text_config", None) or {})
     text_fields = set(inspect.signature(Qwen2_5_VLTextConfig).parameters) - {"model_type"}
@@ -137,7 +177,7 @@ def parse_vlm_config(values: dict[str, Any], path: Path) -> Qwen2_5_VLConfig:
         text = flat
     outer = {key: value for key, value in outer.items() if key not in flat}
     source = {**{k: values[k] for k in ROPE_KEYS if k in values}, **text}
-    rope = source.get("rope_parameters") or source.get("rope_scaling") or {}
+    rope = dict(source.get("rope_parameters") or source.get("rope_scaling") or {})
     if "mrope_section" not in rope:
         raise CheckpointError(f"{path} has no mrope_section in rope_scaling or rope_parameters")
     text = {key: value for key, value in text.items() if key not in ROPE_KEYS}
@@ -146,18 +186,16 @@ def parse_vlm_config(values: dict[str, Any], path: Path) -> Qwen2_5_VLConfig:
         "rope_theta": rope.get("rope_theta", source.get("rope_theta", Qwen2_5_VLTextConfig.default_theta)),
         "mrope_section": list(rope["mrope_section"]),
     }
+    _check_depth(text, path)
     # The language head is never loaded; tied or not makes no difference to what is.
-    try:
-        return Qwen2_5_VLConfig(**{**outer, "text_config": text, "tie_word_embeddings": True})
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be used: {' '.join(str(error).split())}") from None
+    return Qwen2_5_VLConfig(**{**outer, "text_config": text, "tie_word_embeddings": True})
 
 
-def _rebuild_rotary(model: Qwen2_5_VLModel) -> None:
-    """Rotary frequencies are computed, not stored: make those that were left on the meta device, in fp32."""
+def rebuild_rotary(model: Qwen2_5_VLModel, device: torch.device | str = "cpu") -> None:
+    """Rotary frequencies are computed, not stored: make them anew, in fp32."""
     text, visual = model.language_model, model.visual
-    text.rotary_emb = type(text.rotary_emb)(config=text.config)
-    visual.rotary_pos_emb = type(visual.rotary_pos_emb)(visual.config)
+    text.rotary_emb = type(text.rotary_emb)(config=text.config).to(device)
+    visual.rotary_pos_emb = type(visual.rotary_pos_emb)(visual.config).to(device)
     empty = [name for name, buffer in model.named_buffers() if buffer.is_meta]
     if empty:
         raise CheckpointError(
@@ -175,11 +213,23 @@ def load_tokenizer(candidates: Sequence[Path]) -> PreTrainedTokenizerBase:
     """
     for folder in candidates:
         file = folder / "tokenizer.json"
-        if file.exists():
-            settings = folder / "tokenizer_config.json"
-            pad = (read_json(settings) if settings.exists() else {}).get("pad_token") or "<|endoftext|>"
-            pad = pad["content"] if isinstance(pad, dict) else pad
-            return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token=pad, eos_token="<|im_end|>")
-        if (folder / "vocab.json").exists():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if file.exists() or (folder / "vocab.json").exists():
+            try:
+                return _tokenizer_of(folder, file)
+            except CheckpointError:
+                raise
+            # The tokenizers library raises bare Exceptions for a file that it cannot read.
+            except Exception as error:  # noqa: BLE001
+                raise CheckpointError(
+                    f"the tokenizer in {folder} cannot be read: {_one_line(error)}"
+                ) from None
     raise CheckpointError(f"no tokenizer.json or vocab.json in {', '.join(str(c) for c in candidates)}")
+
+
+def _tokenizer_of(folder: Path, file: Path) -> PreTrainedTokenizerBase:
+    if not file.exists():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    settings = folder / "tokenizer_config.json"
+    pad = (read_json(settings) if settings.exists() else {}).get("pad_token") or "<|endoftext|>"
+    pad = pad["content"] if isinstance(pad, dict) else pad
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token=pad, eos_token="<|im_end|>")

@@ -5,9 +5,12 @@ module of the command that was asked for is imported: the help and a mistyped co
 """
 
 import importlib
+import io
 import os
 import sys
 import traceback
+import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -38,9 +41,20 @@ COMMANDS = {
     "world draw": Command("commands", "world_draw", "Draw samples of the picture world as files."),
     "world sheet": Command("commands", "world_sheet", "Draw samples of the picture world on one sheet."),
     "bench list": Command("bench", "list_benchmarks", "Name the benchmarks."),
-    "bench run": Command("bench", "run", "Generate, judge and score a benchmark."),
-    "bench detector": Command("bench", "detector", "Measure the detector that judges the world."),
+    "bench prepare": Command("bench", "prepare", "Check a benchmark's data, or say where to get it."),
+    "bench generate": Command("bench", "generate", "Draw a benchmark's pictures."),
+    "bench judge": Command("bench_score", "judge", "Put a run's pictures to a judge."),
+    "bench score": Command("bench_score", "score", "Make numbers of a judge's replies."),
+    "bench report": Command("bench_score", "report", "Write a scored run's tables and pages again."),
+    "bench compare": Command("bench_score", "compare", "Test two scored runs against each other."),
+    "bench verify": Command("bench_check", "verify", "Recompute samples of the official scorers."),
+    "bench run": Command("bench", "run", "Generate, judge, score and report a benchmark."),
+    "bench export": Command("bench", "export", "Write a run's pictures in the official layout."),
+    "bench contamination": Command("bench_check", "contamination", "Find benchmark prompts in a file."),
+    "bench detector": Command("bench_check", "detector", "Measure the detector that judges the world."),
     "verify": Command("verify", "verify", "Run golden cases against a checkpoint."),
+    "convert": Command("checkpoints", "convert", "Rewrite a checkpoint of any layout as ours."),
+    "inspect": Command("checkpoints", "inspect", "Show what a checkpoint holds and what it lacks."),
     "doctor": Command("doctor", "doctor", "Check the installation and the shipped weights."),
     "demo": Command("demo", "demo", "Draw the demonstration pictures.", hidden=True),
 }
@@ -89,11 +103,31 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def printable(text: str) -> str:
+    """One line of `text` that a terminal shows and does not obey: control characters are spelt out."""
+    unsafe = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in unsafe
+        else character
+        for character in text
+    )
+
+
+def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"deepgen: warning: {printable(str(message))}\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check or the run failed, 2 wrong usage, 130 interrupted."""
     # Before torch is imported. OpenMP's threads spin while they wait; on a CPU that other programs use too, they
     # then take the cores from each other, and the many small operations of a step are 30 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Names of files need not be text that the terminal's encoding has.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _warning_line
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -106,5 +140,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         else:
-            print(f"deepgen: {error}", file=sys.stderr)
+            print(f"deepgen: {printable(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED)

@@ -1,121 +1,173 @@
-"""`deepgen bench`: the quality of a model, measured."""
+"""`deepgen bench`: list, prepare, generate, run. The quality of a model, measured."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from deepgen.errors import InputError
+from deepgen.cli.bench_options import (
+    BaseSeed,
+    Batch,
+    Cfg,
+    Clip,
+    Concurrency,
+    Data,
+    Detector,
+    Folder,
+    Groups,
+    Images,
+    Items,
+    Judge,
+    JudgeModel,
+    KeyEnv,
+    Limit,
+    Model,
+    Name,
+    Output,
+    Partial,
+    Patience,
+    Price,
+    Program,
+    ScoringOption,
+    Seeds,
+    ShardText,
+    Size,
+    Sprites,
+    Squash,
+    Steps,
+    Url,
+    find_benchmark,
+    is_first_process,
+    prices_of,
+    selection_of,
+)
 
-BENCHMARKS = {"world": "world-test-v1: objects, counts, colours, places, edits, words in the picture world"}
+Target = Annotated[Path, typer.Argument(help="Folder to write to.")]
+Ceiling = Annotated[
+    bool, typer.Option("--ceiling", help="World only: judge drawings and their reconstructions instead.")
+]
 
 
 def list_benchmarks() -> None:
-    """Name the benchmarks."""
-    for name, text in BENCHMARKS.items():
-        print(f"{name:8} {text}")
+    """Name the benchmarks, with their size, judges and licences."""
+    from deepgen.evaluation import registry
+    from deepgen.evaluation.report import Rows, plain_table
+
+    rows: Rows = [("name", "items", "pictures", "judge", "data licence", "what")]
+    for benchmark in registry.all_benchmarks().values():
+        items = sum(benchmark.counts.values())
+        licences = ", ".join(dict.fromkeys(file.licence for file in benchmark.files)) or "packaged"
+        judge = benchmark.judges[0].name
+        rows.append(
+            (benchmark.name, str(items), str(items * benchmark.samples), judge, licences, benchmark.title)
+        )
+    print(plain_table(rows))
+
+
+def prepare(name: Name, data: Data = None, allow_partial: Partial = False, sprites: Sprites = None) -> None:
+    """Check a benchmark's data, or say where to get it."""
+    from deepgen.evaluation.data import prepare as check
+    from deepgen.evaluation.stages import DEFAULT_DATA
+
+    benchmark = find_benchmark(name, sprites)
+    prepared = check(benchmark, data or DEFAULT_DATA, allow_partial)
+    for path, digest in prepared.hashes.items():
+        print(f"{path}  sha256 {digest}")
+    for warning in prepared.warnings:
+        print(f"warning: {warning}")
+    print(
+        f"{benchmark.name}: {len(prepared.items)} items, {'complete' if prepared.complete else 'not complete'}"
+    )
+
+
+def generate(
+    name: Name,
+    output: Output = None,
+    model: Model = "nano",
+    images: Images = None,
+    data: Data = None,
+    limit: Limit = None,
+    items: Items = None,
+    groups: Groups = None,
+    seeds: Seeds = None,
+    seed: BaseSeed = 0,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    size: Size = None,
+    squash: Squash = None,
+    batch: Batch = 8,
+    shard: ShardText = None,
+    allow_partial: Partial = False,
+    sprites: Sprites = None,
+) -> None:
+    """Draw a benchmark's pictures, or take ones made elsewhere; what the folder holds is not drawn again."""
+    from deepgen.cli.bench_draw import Drawing, draw_settings, make_pictures
+    from deepgen.evaluation.stages import DEFAULT_DATA, Plan
+
+    chosen = selection_of(limit, items, groups)
+    plan = Plan(find_benchmark(name, sprites), data or DEFAULT_DATA, chosen, seeds, allow_partial)
+    drawing = Drawing(output, model, images, seed, batch, shard, size, squash, draw_settings(steps, cfg))
+    made = make_pictures(plan, drawing)
+    if is_first_process():
+        print(f"pictures in {made.folder}; next: deepgen bench judge {made.folder}")
+
+
+def export(folder: Folder, target: Target, data: Data = None) -> None:
+    """Write a run's pictures in the official layout of its benchmark."""
+    from deepgen.evaluation.runner import export_pictures
+    from deepgen.evaluation.stages import reopen
+
+    opened = reopen(folder, data)
+    count = export_pictures(opened.benchmark, opened.items, opened.samples, folder, target)
+    print(f"{count} pictures in {target}")
 
 
 def run(
-    benchmark: Annotated[str, typer.Argument(help="A benchmark's name; see `deepgen bench list`.")],
-    model: Annotated[str, typer.Option(help="nano, or a checkpoint folder.")] = "nano",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Prompts of each category; all if not given.")
-    ] = None,
-    categories: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 4,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the run; resumed.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Sampling steps; the checkpoint's own if not given.")
-    ] = None,
-    cfg: Annotated[float | None, typer.Option("--cfg", help="Guidance scale.")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures drawn at once.")] = 8,
-    sprites: Annotated[Path | None, typer.Option(help="File of `deepgen world fetch`, for edits.")] = None,
-    detector: Annotated[
-        Path | None, typer.Option(help="Detector's folder; the shipped one by default.")
-    ] = None,
-    ceiling: Annotated[
-        bool, typer.Option("--ceiling", help="Judge drawings and their reconstructions instead of the model.")
-    ] = False,
+    name: Name,
+    output: Output = None,
+    model: Model = "nano",
+    images: Images = None,
+    data: Data = None,
+    limit: Limit = None,
+    items: Items = None,
+    groups: Groups = None,
+    seeds: Seeds = None,
+    seed: BaseSeed = 0,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    size: Size = None,
+    squash: Squash = None,
+    batch: Batch = 8,
+    allow_partial: Partial = False,
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
+    url: Url = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    concurrency: Concurrency = 8,
+    patience: Patience = 900.0,
+    command: Program = None,
+    detector: Detector = None,
+    clip: Clip = None,
+    scoring: ScoringOption = "strict",
+    price: Price = None,
+    sprites: Sprites = None,
+    ceiling: Ceiling = False,
 ) -> None:
-    """Generate, judge and score a benchmark; what the output folder holds already is not drawn again."""
-    if benchmark not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
+    """All steps: generate, judge, score, report. What the folder holds already is not done again."""
+    from deepgen.cli.bench_draw import Drawing, draw_settings, make_ceilings, make_pictures
+    from deepgen.cli.bench_score import Judging, judge_and_score
+    from deepgen.evaluation.stages import DEFAULT_DATA, Plan
 
-    from deepgen.cli.generate import load_pipeline
-    from deepgen.evaluation.benchmarks.world import WorldRun
-    from deepgen.evaluation.benchmarks.world import run as run_world
-    from deepgen.evaluation.report import table
-    from deepgen.world.testset import TEST_CATEGORIES
-
-    draw_settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": cfg}
-    pipe = load_pipeline(model)
-    pipe.set_progress_bar_config(disable=True)
-    settings = WorldRun(
-        output=output
-        or Path("outputs") / "bench" / f"{benchmark}-{pipe.name}{'-ceiling' if ceiling else ''}",
-        categories=tuple(categories.split(",")) if categories else TEST_CATEGORIES,
-        limit=limit,
-        takes=seeds,
-        batch_size=batch,
-        sprites=sprites,
-        detector=detector,
-        ceiling=ceiling,
-        draw_settings={name: value for name, value in draw_settings.items() if value is not None},
+    benchmark = find_benchmark(name, sprites)
+    plan = Plan(benchmark, data or DEFAULT_DATA, selection_of(limit, items, groups), seeds, allow_partial)
+    drawing = Drawing(output, model, images, seed, batch, None, size, squash, draw_settings(steps, cfg))
+    where = {"url": url, "key_variable": key_env, "concurrency": concurrency, "patience_seconds": patience}
+    judging = Judging(
+        judge, judge_model, where | {"command": command, "detector": detector, "clip": clip}, scoring
     )
-    for outcome in run_world(settings, pipe, _progress_line()):
-        header = outcome.header
-        digest = header["test_file_sha256"][:16]
-        print(f"\n{header['test_file']} (sha256 {digest}…), {header['pictures']} pictures")
-        print(f"model {header['model']} ({header['weights']}), {header['seeds']} seeds\n")
-        print(table(outcome.results))
-        print(_describe(header["detector"]))
-        print(f"written to {outcome.folder}: results.json, results.md, sheets, pictures")
-
-
-def detector(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Detector's folder; the shipped one by default.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Whose VAE reconstructs: nano, or a checkpoint folder.")
-    ] = "nano",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many held-out scenes.")] = 600,
-    sprites: Annotated[Path | None, typer.Option(help="File of `deepgen world fetch`.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json to write.")] = None,
-) -> None:
-    """Precision and recall on held-out scenes, as drawn and through the VAE: the ceiling of the scores."""
-    import json
-
-    from deepgen.cli.generate import load_pipeline
-    from deepgen.evaluation.detector import load_detector, measure
-    from deepgen.world.sprites import Sprites, default_path
-
-    network, _ = load_detector(folder)
-    art = Sprites.load(sprites or default_path())
-    pipe = load_pipeline(model)
-    metrics = measure(network.to(pipe.model.device), pipe, art, n, _progress_line())
-    print(_describe(metrics))
-    if output is not None:
-        output.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {output}")
-
-
-def _describe(metrics: dict[str, Any] | None) -> str:
-    """What bounds the scores: the detector on pictures whose content is known."""
-    if metrics is None:
-        return "detector: no metrics.json beside its weights, its own errors are unknown"
-    lines = []
-    for kind, values in metrics.items():
-        shares = ", ".join(f"{k} {100 * v:.1f}%" for k, v in values.items() if k != "pictures")
-        lines.append(f"detector on {values['pictures']} {kind} scenes: {shares}")
-    return "\n".join(lines)
-
-
-def _progress_line() -> Any:
-    """A progress callback that keeps one line of the terminal up to date."""
-
-    def show(step: str, done: int, total: int) -> None:
-        typer.echo(f"\r{step} {done}/{total} ", err=True, nl=done == total)
-
-    return show
+    # Whatever the judge lacks is found before the hours that drawing takes.
+    scorer = judging.scorer(benchmark)
+    made = make_ceilings(plan, drawing) if ceiling else [make_pictures(plan, drawing)]
+    if is_first_process():
+        for one in made:
+            judge_and_score(one, scorer, judging, allow_partial, prices_of(price))

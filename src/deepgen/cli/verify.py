@@ -5,10 +5,27 @@ from typing import Annotated
 
 import typer
 
+BaseVlm = Annotated[
+    str | None,
+    typer.Option("--base-vlm", help="Qwen2.5-VL, for checkpoints without a VLM: a folder or org/name."),
+]
+BaseDit = Annotated[
+    str | None,
+    typer.Option("--base-dit", help="UniPic2, for checkpoints without a VAE: a folder or org/name."),
+]
+Lora = Annotated[
+    str | None, typer.Option("--lora", help="Adapters to merge: a checkpoint with some, or a peft folder.")
+]
+
 
 def verify(
     cases: Annotated[Path, typer.Argument(help="Folder with cases.json and the cases' tensors.")],
-    model: Annotated[str, typer.Option("--model", help="The checkpoint that the cases belong to.")],
+    model: Annotated[
+        str, typer.Option("--model", help="The checkpoint that the cases belong to, of any layout.")
+    ],
+    base_vlm: BaseVlm = None,
+    base_dit: BaseDit = None,
+    lora: Lora = None,
 ) -> None:
     """Run golden cases in fp32 on the CPU and print the largest difference of each tensor.
 
@@ -17,7 +34,7 @@ def verify(
     import torch
 
     from deepgen.checkpoints.golden import LossInputs, read_cases, run_case
-    from deepgen.checkpoints.load import load_model
+    from deepgen.checkpoints.load import open_checkpoint
     from deepgen.model.deepgen import Conditioning, DeepGenModel
     from deepgen.pipeline.shipped import resolve_model
     from deepgen.train.objective import noisy_batch, training_loss, uniform_sigmas
@@ -27,7 +44,8 @@ def verify(
         return training_loss(network, conditioning, batch, inputs.references).mean()
 
     found = read_cases(cases)
-    network, defaults = load_model(resolve_model(model)[1], torch.float32)
+    checkpoint = open_checkpoint(resolve_model(model)[1], base_vlm, base_dit, lora)
+    network, defaults = checkpoint.load(torch.float32, merge=False)
     failed = total = 0
     for case in found:
         for difference in run_case(case, network, defaults.shift, loss):

@@ -1,8 +1,11 @@
 """What a call returns, and how a picture reaches the disk with the record of how it was made."""
 
+import contextlib
+import io
 import json
 import os
-import tempfile
+import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,15 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch.nn import functional
 
-from deepgen.errors import InputError
+from deepgen.errors import InputError, OutputError
+from deepgen.pipeline.intake import DECODING_ERRORS, check_file
+from deepgen.pipeline.sizes import Size
 
 METADATA_KEY = "deepgen"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -47,36 +54,86 @@ def to_output(pixels: list[torch.Tensor], output_type: str) -> Any:
     return [Image.fromarray((a * 255.0).round().astype(np.uint8)) for a in arrays]
 
 
+def resize_back(pixels: torch.Tensor, size: Size) -> torch.Tensor:
+    """A drawn picture [3, H, W] at exactly `size`, (width, height); float32, bicubic, antialiased.
+
+    The inverse of how `to_pixels` brought the source here: both scale each axis linearly about pixel centres, edge
+    onto edge, so that what the model left in place comes back to where it was.
+    """
+    if (pixels.shape[2], pixels.shape[1]) == size:
+        return pixels
+    batch = pixels.float().cpu()[None]
+    return functional.interpolate(batch, size[::-1], mode="bicubic", antialias=True, align_corners=False)[0]
+
+
 def stack_if_same(tensors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     """One tensor where all shapes agree, otherwise the list as it is."""
     return torch.stack(tensors) if len({t.shape for t in tensors}) == 1 else tensors
 
 
 def save_png(image: Image.Image, path: Path, metadata: dict[str, Any]) -> None:
-    """Write the PNG with `metadata` as JSON in the iTXt chunk `deepgen`.
+    """Write the PNG with `metadata` as JSON in the iTXt chunk `deepgen`, and the folders above it.
 
-    The file appears whole or not at all: it is written under a temporary name in the same folder and renamed.
+    The file appears whole or not at all: it is encoded in memory, written under a temporary name in the same
+    folder and renamed. Raises OutputError where that fails.
     """
+    # The name of a file need not be UTF-8; Python holds such bytes as surrogates, and JSON can spell those.
+    text = SURROGATES.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(metadata, ensure_ascii=False))
     info = PngInfo()
-    info.add_itxt(METADATA_KEY, json.dumps(metadata, ensure_ascii=False))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    info.add_itxt(METADATA_KEY, text)
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", pnginfo=info)
+    write_whole(path, encoded.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, and the folders above it. Raises OutputError."""
+    # Not derived from the name, which may be as long as the file system allows.
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            image.save(file, format="PNG", pnginfo=info)
-        # mkstemp makes the file private; give it what an ordinary new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may show only here
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or never made
+            temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError where a file at `path` could not be made; called before the time of drawing is spent."""
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # such as a name that is too long
+        raise OutputError(f"{path}: {error.strerror}") from None
+    if not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {folder} cannot be written to; choose another output")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The record that `save_png` left in a picture. Raises InputError where there is none."""
-    with Image.open(path) as image:
-        text = image.info.get(METADATA_KEY)
+    """The record that `save_png` left in a picture.
+
+    Raises InputError where the file is no picture, or there is no record in it.
+    """
+    try:
+        with Image.open(check_file(path), formats=("PNG",)) as image:
+            text = image.info.get(METADATA_KEY)
+    except DECODING_ERRORS:
+        raise InputError(f"{path}: not a PNG that can be read, and only those hold a record") from None
     if text is None:
-        raise InputError(f"{path}: holds no {METADATA_KEY!r} metadata")
-    return dict(json.loads(text))
+        raise InputError(
+            f"{path}: holds no {METADATA_KEY!r} metadata; it was not drawn here, or saved anew since"
+        )
+    try:
+        record = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: its {METADATA_KEY!r} metadata is damaged")
+    return record

@@ -1,37 +1,39 @@
 """The pipeline: prompts and reference pictures in, pictures out."""
 
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
 from deepgen import __version__
-from deepgen.checkpoints import GenerationDefaults, load_model, save_model
+from deepgen.checkpoints import GenerationDefaults, open_checkpoint, save_model
+from deepgen.checkpoints.towers import rebuild_rotary
 from deepgen.errors import InputError
-from deepgen.flow.noise import keyed_noise
 from deepgen.flow.sampler import Evaluation, SampleState, advance
 from deepgen.flow.schedule import sigmas, timestep_of
 from deepgen.model.bridge import Bridge
 from deepgen.model.deepgen import Conditioning, DeepGenModel
 from deepgen.model.dit import DiT
 from deepgen.model.vlm import FusedVLM
-from deepgen.pipeline.inputs import Request, check_settings, requests_of, seeds_of
+from deepgen.pipeline.inputs import Request, Side, Sizing, check_lengths, check_settings, requests_of
 from deepgen.pipeline.intake import References, to_pixels
-from deepgen.pipeline.output import OUTPUT_TYPES, DeepGenOutput, stack_if_same, to_output
+from deepgen.pipeline.offload import Offload, check_devices, has_room
+from deepgen.pipeline.output import OUTPUT_TYPES, DeepGenOutput, resize_back, stack_if_same, to_output
+from deepgen.pipeline.records import record_of, weights_hash
 from deepgen.pipeline.shipped import resolve_model
-from deepgen.pipeline.sizes import plan_reference
+from deepgen.pipeline.sizes import Resize
+from deepgen.pipeline.starts import Generators, Start
 
-MAX_PROMPT_TOKENS = 1024
 DECODED_AT_ONCE = 2**20  # pixels; bounds the VAE's memory at large batches
 
 StepCallback = Callable[["DeepGenPipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
-Generators = torch.Generator | list[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -80,33 +82,100 @@ class DeepGenPipeline(DiffusionPipeline):
         self.register_modules(vlm=vlm, connector=connector, transformer=transformer, vae=vae)
         self.model = DeepGenModel(vlm, connector, transformer, vae)
         self.defaults = defaults or GenerationDefaults()
+        self._scheduler = FlowMatchEulerDiscreteScheduler(shift=self.defaults.shift)
         self.name = name
+        self._offload: Offload | None = None
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path = "nano",
+        base_vlm: str | Path | None = None,
+        base_dit: str | Path | None = None,
+        lora: str | Path | None = None,
         torch_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> "DeepGenPipeline":
-        """Load a shipped model ("nano" or "deepgen-nano") or a checkpoint folder.
+        """Load a shipped model ("nano" or "deepgen-nano") or a checkpoint of any published layout.
+
+        `model`, `base_vlm`, `base_dit` and `lora` are paths, or `org/name[@revision]` on the hub.
 
         Args:
+            model: a folder or file.
+            base_vlm: Qwen2.5-VL-3B-Instruct, for checkpoints without a VLM.
+            base_dit: UniPic2-SD3.5M-Kontext-2B, for checkpoints without VAE and schedule.
+            lora: adapters to merge: a checkpoint that holds some of the VLM, or a peft folder.
             torch_dtype: of the weights; if not given, float32 on a CPU and bfloat16 elsewhere.
-            device: if not given, the accelerator where there is one, otherwise the CPU.
+            device: if not given, the accelerator where there is one with room for the weights, otherwise the CPU.
 
         Raises:
-            InputError: the model is not known.
-            CheckpointError: the folder is not a complete checkpoint.
+            InputError: the model or the device is not known.
+            CheckpointError: the checkpoint is incomplete or damaged.
         """
+        check_devices([device])
         name, path = resolve_model(model)
-        if device is None:
-            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-        device = torch.device(device)
+        checkpoint = open_checkpoint(path, base_vlm, base_dit, lora)
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        wanted = torch.device(device or accelerator or "cpu")
         if torch_dtype is None:
-            torch_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        parts, defaults = load_model(path, torch_dtype, device)
+            torch_dtype = torch.float32 if wanted.type == "cpu" else torch.bfloat16
+        if device is None and not has_room(wanted, checkpoint.nbytes(torch_dtype)):
+            warnings.warn(
+                f"{name} does not fit on {wanted}: it stays on the CPU; enable_model_cpu_offload() draws with one "
+                "network at a time on the accelerator",
+                stacklevel=2,
+            )
+            wanted = torch.device("cpu")
+        parts, defaults = checkpoint.load(torch_dtype, wanted)
         return cls(parts.vlm, parts.bridge, parts.dit, parts.vae, defaults, name)
+
+    def to(self, *args: Any, **kwargs: Any) -> "DeepGenPipeline":
+        """Move or cast the networks, as diffusers' `to`; ends offloading.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        check_devices((*args, *kwargs.values()))
+        if self._offload is not None:
+            self._offload.remove()
+            self._offload = None
+        super().to(*args, **kwargs)
+        # The rotary frequencies are computed in fp32 whatever the weights are: a cast would round them.
+        rebuild_rotary(self.model.vlm.model, self.model.vlm.device)
+        return self
+
+    def enable_model_cpu_offload(
+        self, gpu_id: int | None = None, device: torch.device | str | None = None
+    ) -> None:
+        """Keep only the network that is computing on the accelerator, the others in host memory.
+
+        Args:
+            gpu_id: which of several accelerators.
+            device: its kind; if not given, the one there is. Without any, the pipeline stays on the CPU.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        found = device or torch.accelerator.current_accelerator(check_available=True)
+        self.to("cpu")
+        if found is None:
+            warnings.warn("there is no accelerator: the pipeline stays on the CPU", stacklevel=2)
+            return
+        kind = torch.device(found)
+        target = kind if gpu_id is None else torch.device(kind.type, gpu_id)
+        check_devices([target])
+        self._offload = Offload(self.components, target)
+
+    @property
+    def drawing_device(self) -> torch.device:
+        """Where the networks compute, wherever their weights rest."""
+        return self.model.device if self._offload is None else self._offload.device
+
+    @property
+    def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        """diffusers' description of the noise levels, for code that reads it; the levels are the same to the last
+        bit. Pictures are advanced by `flow.sampler`, so another scheduler cannot be put in its place."""
+        return self._scheduler
 
     def save_pretrained(self, path: str | Path) -> None:
         """Save as a checkpoint folder that `from_pretrained` loads, in the weights' own dtype."""
@@ -117,33 +186,41 @@ class DeepGenPipeline(DiffusionPipeline):
         prompt: str | Sequence[str],
         image: References | None = None,
         negative_prompt: str | Sequence[str] | None = None,
-        height: int | None = None,
-        width: int | None = None,
+        height: Side = None,
+        width: Side = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
         generator: Generators | None = None,
         latents: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        resize: Resize = "aspect",
+        keep_size: bool = False,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
     ) -> DeepGenOutput:
         """Draw `num_images_per_prompt` pictures of each prompt, in the order of the prompts.
 
-        What is None is the checkpoint's default.
+        What is None is the checkpoint's default. Prompts of one call may differ in everything that is given as a
+        list; each is drawn as it would be alone, up to the rounding of matrix products of another shape (below
+        1/255 a value in float32).
 
         Args:
             prompt: what to draw, or the change to make to `image`; at most 1,024 tokens each.
             image: reference pictures (PIL or paths); see `intake.references_of` for the shapes of lists.
             negative_prompt: what guidance leads away from.
-            height, width: multiples of 32. An edit otherwise keeps the shape of its first reference.
+            height, width: multiples of 32, one for all or a list with one (or None) a prompt. An edit otherwise
+                keeps the shape of its first reference, as far as `resize` lets it.
             num_inference_steps: 1 to 1000.
             guidance_scale: 1 or less turns guidance off, which halves the work.
             seed: picture i of the call is drawn with seed + i; a list gives each its own. Random if None.
             generator: draws the starting noise in one call on its device, as the published pipeline does; a
                 list holds one for each picture. Instead of seed.
             latents: starting noise itself, [n, C, H/8, W/8] (for the usual VAE) or a list of [C, h, w].
+            resize: how references are read: "aspect" (own shape, on the grid of 32), or as published: "square",
+                "area", "none"; see `sizes.Resize`.
+            keep_size: bring edits back to exactly the size of their first reference.
             output_type: "pil", "np" (float32 [n, H, W, 3] in [0, 1]), "pt" ([n, 3, H, W]) or "latent".
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}); a dictionary that it
                 returns may hold other latents to go on with.
@@ -159,53 +236,28 @@ class DeepGenPipeline(DiffusionPipeline):
         steps = self.defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
         check_settings(steps, scale, num_images_per_prompt)
-        requests = self._requests(prompt, image, negative_prompt, (width, height))
+        if keep_size and output_type == "latent":
+            raise InputError("keep_size resizes pictures; it cannot be used with output_type='latent'")
+        sizing = Sizing(width, height, resize, keep_size)
+        requests = requests_of(prompt, image, negative_prompt, sizing, self.defaults)
+        check_lengths(requests, self.model.vlm.tokenizer)
         wanted = [request for request in requests for _ in range(num_images_per_prompt)]
         check_settings(steps, scale, len(wanted))
-        noise, seeds = self._starts(wanted, seed, generator, latents)
-        plan = Plan(requests, num_images_per_prompt, steps, float(scale), noise, callback_on_step_end)
-        drawn = self._draw(plan, decode=output_type != "latent")
-        images = to_output(drawn, output_type)
-        records = [self._record(plan, r, s) for r, s in zip(wanted, seeds, strict=True)]
-        output = DeepGenOutput(images=images, metadata=records)
-        return output if return_dict else output.to_tuple()
-
-    def _requests(
-        self,
-        prompt: str | Sequence[str],
-        image: References | None,
-        negative_prompt: str | Sequence[str] | None,
-        size: tuple[int | None, int | None],
-    ) -> list[Request]:
-        requests = requests_of(prompt, image, negative_prompt, size, self.defaults)
-        for text in {text for r in requests for text in (r.prompt, r.negative_prompt)}:
-            ids = self.model.vlm.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-            if len(ids) > MAX_PROMPT_TOKENS:
-                raise InputError(f"a prompt of {len(ids)} tokens; shorten it to {MAX_PROMPT_TOKENS}")
-        return requests
-
-    def _starts(
-        self,
-        wanted: list[Request],
-        seed: int | Sequence[int] | None,
-        generator: Generators | None,
-        latents: torch.Tensor | Sequence[torch.Tensor] | None,
-    ) -> tuple[list[torch.Tensor], list[int] | list[None]]:
-        """The starting noise of each picture, float32 [C, h, w], and its seed where it has one."""
-        if sum(x is not None for x in (seed, generator, latents)) > 1:
-            raise InputError("give only one of seed, generator and latents")
         channels, factor = self.model.dit.config["in_channels"], self.model.latent_scale
         shapes = [(channels, r.height // factor, r.width // factor) for r in wanted]
-        unseeded = [None] * len(wanted)
-        if latents is not None:
-            if [tuple(x.shape) for x in latents] != shapes:
-                got = [tuple(x.shape) for x in latents]
-                raise InputError(f"latents of shapes {got} for pictures that need {shapes}")
-            return [x.float() for x in latents], unseeded
-        if generator is not None:
-            return _noise_from(generator, shapes, self.model.dit.dtype), unseeded
-        seeds = seeds_of(seed, len(wanted), drawn=secrets.randbelow(2**32))
-        return [keyed_noise(shape, s, "init") for shape, s in zip(shapes, seeds, strict=True)], seeds
+        start = Start(seed, generator, latents)
+        noise, seeds = start.noise(shapes, self.model.dit.dtype, drawn=secrets.randbelow(2**32))
+        plan = Plan(requests, num_images_per_prompt, steps, float(scale), noise, callback_on_step_end)
+        drawn = self._draw(plan, decode=output_type != "latent")
+        if keep_size:
+            drawn = [
+                resize_back(p, r.output_size or (r.width, r.height))
+                for p, r in zip(drawn, wanted, strict=True)
+            ]
+        images = to_output(drawn, output_type)
+        records = self._records(plan, seeds, {"resize": resize, "keep_size": keep_size})
+        output = DeepGenOutput(images=images, metadata=records)
+        return output if return_dict else output.to_tuple()
 
     @torch.inference_mode()
     def _draw(self, plan: Plan, decode: bool) -> list[torch.Tensor]:
@@ -230,8 +282,7 @@ class DeepGenPipeline(DiffusionPipeline):
         known: dict[tuple[int, tuple[int, int]], tuple[torch.Tensor, torch.Tensor]] = {}
         for request in plan.requests:
             row = []
-            for picture in request.references:
-                size = plan_reference(picture.size, (request.width, request.height))
+            for picture, size in zip(request.references, request.reference_sizes, strict=True):
                 key = (id(picture), size)
                 if key not in known:
                     known[key] = self._read(picture, size)
@@ -301,38 +352,23 @@ class DeepGenPipeline(DiffusionPipeline):
                 decoded.update(zip(part, pictures, strict=True))
         return [decoded[i] for i in range(len(latents))]
 
-    def _record(self, plan: Plan, request: Request, seed: int | None) -> dict[str, Any]:
-        return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt if plan.guided else None,
-            "seed": seed,
-            "width": request.width,
-            "height": request.height,
+    def _records(
+        self, plan: Plan, seeds: Sequence[int | None], sizing: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """How each picture was made. The negative prompt decides the pads even where guidance is off."""
+        with_negative = plan.guided or self.defaults.padding != "none"
+        requests = [record_of(request, with_negative) for request in plan.requests]
+        shared = {
             "num_inference_steps": plan.steps,
             "guidance_scale": plan.guidance_scale,
             "shift": self.defaults.shift,
             "padding": self.defaults.padding,
-            "reference_sizes": [list(picture.size) for picture in request.references],
+            **sizing,
+            "batch_size": len(plan.noise),
             "dtype": str(self.model.dit.dtype).removeprefix("torch."),
+            "device": self.drawing_device.type,
             "model": self.name,
+            "weights": weights_hash(self.model),
             "version": __version__,
         }
-
-
-def _noise_from(
-    generator: Generators, shapes: list[tuple[int, int, int]], dtype: torch.dtype
-) -> list[torch.Tensor]:
-    """Noise as diffusers draws it: one block from one generator, or one row from each of several."""
-    generators = [generator] if isinstance(generator, torch.Generator) else generator
-    if len(generators) not in (1, len(shapes)):
-        raise InputError(
-            f"{len(generators)} generators for {len(shapes)} pictures; give one, or one a picture"
-        )
-    if len(generators) == 1 and len(set(shapes)) > 1:
-        raise InputError("one generator draws pictures of one size only; give seed, or a generator a picture")
-    rows = len(shapes) // len(generators)
-    blocks = [
-        torch.randn((rows, *shape), generator=g, device=g.device, dtype=dtype)
-        for g, shape in zip(generators, shapes, strict=False)
-    ]
-    return [row.float() for block in blocks for row in block]
+        return [requests[i // plan.per_prompt] | {"seed": seed} | shared for i, seed in enumerate(seeds)]

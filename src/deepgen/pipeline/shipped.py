@@ -15,8 +15,11 @@ def weights_root() -> Path:
     return Path(str(resources.files("deepgen"))) / "weights"
 
 
-def resolve_model(model: str | Path) -> tuple[str, Path]:
-    """(name for records, folder) of a shipped model's name or of a checkpoint folder. Raises InputError."""
+def resolve_model(model: str | Path) -> tuple[str, str | Path]:
+    """(name for records, where it is) of a shipped model, a checkpoint's path or a name on the hub.
+
+    Nothing is fetched here. Raises InputError.
+    """
     folder = Path(model).expanduser()
     if str(model) in SHIPPED:
         name = SHIPPED[str(model)]
@@ -27,10 +30,19 @@ def resolve_model(model: str | Path) -> tuple[str, Path]:
                 "take a complete clone or wheel, or give a checkpoint folder"
             )
         return f"deepgen-{name}", shipped
-    if folder.is_dir():
+    if folder.exists():
         return folder.resolve().name, folder
+    if "/" in str(model):
+        # Imported only for a name that may be the hub's: it takes seconds, and a mistyped name should not.
+        from deepgen.checkpoints.hub import is_hub_name
+
+        if is_hub_name(str(model)):
+            return str(model), str(model)
     names = ", ".join(SHIPPED)
-    raise InputError(f"unknown model {str(model)!r}: not a folder, and not a shipped model ({names})")
+    raise InputError(
+        f"unknown model {str(model)!r}: no such file or folder, not a shipped model ({names}), and not a name on the "
+        "hub (org/name)"
+    )
 
 
 def _weight_files(root: Path) -> list[Path]:
