@@ -26,9 +26,9 @@ from deepgen.world.words import FONTS, sample_word
 
 SPLITS = ("train", "test")
 WEIGHTS = {
-    "single": 28,
+    "single": 22,
     "two": 16,
-    "counting": 14,
+    "counting": 24,
     "colours": 9,
     "position": 8,
     "binding": 7,
