@@ -1,11 +1,19 @@
+"""A small VLM for nano's stages; runs of the tiny model, in this process and in others that may be killed."""
+
+import multiprocessing
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from deepgen.train.loop import LoopConfig
 from deepgen.train.tokenizer import train_tokenizer
 from deepgen.train.vlm import VlmConfig, build_vlm, sample_exchange
+
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "diffusers"
+QUICK = ["validation.data=null", "samples.prompts=[]", "ema_decay=null"]
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +37,63 @@ def tokenizer():
 def vlm(config, tokenizer):
     torch.manual_seed(0)
     return build_vlm(config, tokenizer).eval()
+
+
+@pytest.fixture
+def golden_path() -> Path:
+    """A small model whose weights are all alive."""
+    return GOLDEN
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """Makes the smoke configuration with overrides, in a folder of its own, without validation and pictures."""
+    from deepgen.config import load_config
+    from deepgen.train.run_config import SupervisedConfig
+
+    def make(*overrides: str, folder: str = "run", quick: bool = True) -> SupervisedConfig:
+        given = [f"output_dir={tmp_path / folder}", *(QUICK if quick else []), *overrides]
+        return load_config(SupervisedConfig, "train/smoke", given)
+
+    return make
+
+
+@pytest.fixture
+def weights():
+    """All tensors under a folder, by file and name."""
+
+    def read(folder: Path) -> dict[str, torch.Tensor]:
+        found = {}
+        for path in sorted(folder.rglob("*.safetensors")):
+            found.update({f"{path.relative_to(folder)}/{k}": v for k, v in load_file(path).items()})
+        assert found
+        return found
+
+    return read
+
+
+@pytest.fixture
+def same_weights(weights):
+    """Whether two folders hold the same tensors, bit for bit."""
+
+    def same(one: Path, other: Path) -> bool:
+        a, b = weights(one), weights(other)
+        return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+    return same
+
+
+@pytest.fixture(scope="session")
+def spawn():
+    """Starts `deepgen train` in a process of its own, from a server that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deepgen.cli.train", "deepgen.train.engine", "deepgen.train.run_config"])
+
+    def start(config: str, overrides: list[str]) -> multiprocessing.Process:
+        from deepgen.cli.train import train
+
+        process = context.Process(target=train, args=(config, overrides))
+        process.start()
+        return process
+
+    return start

@@ -9,15 +9,13 @@ from deepgen.model.vlm import FusedVLM
 from deepgen.train.cache import CONCEPT_NUMBERS, Shelf, Stream, token_labels, token_weights
 from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.diffusion import (
-    BridgeShape,
-    DiffusionConfig,
-    DitShape,
     Trainer,
     build_modules,
     choose_batches,
     noise_levels,
     patchify,
 )
+from deepgen.train.diffusion_run import BridgeShape, DiffusionConfig, DitShape
 from deepgen.train.loop import LoopConfig
 from deepgen.world.scenes import Background, Object, Scene
 

@@ -1,6 +1,8 @@
 """The whole recipe at toy size: every stage from its packaged configuration, then a picture from the result."""
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from deepgen import DeepGenPipeline
 from deepgen.cli.train import train
@@ -66,3 +68,28 @@ def test_a_continued_run_goes_on_where_it_stopped(runs):
         line for line in (runs / "diffusion" / "metrics.jsonl").read_text().splitlines() if "step" in line
     ]
     assert '"step": 2' in steps[-1]
+
+
+def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
+    towers = [f"vlm={runs}/vlm/vlm", f"vae={runs}/vae/vae"]
+    sizes = ["cache_text=8", "cache_edit=8", "cache_chunk=2", "batch_size=2", "edit_batch_size=2"]
+    bridge = ["bridge.num_fused_layers=1", "bridge.hidden_size=40", "bridge.num_layers=1"]
+    common = [*EAGER, *towers, *sizes, *bridge, "text_tokens=256", "edit_tokens=256", "loop.warmup_steps=0"]
+    train("train/nano_base", [f"output_dir={runs}/base", *common, "transformer.num_layers=2"])
+    for stage, start in (("align", "base"), ("sft", "align")):
+        train(f"train/nano_{stage}", [f"output_dir={runs}/{stage}", f"init_from={runs}/{start}", *common])
+    weights = {name: load_file(path) for name, path in _files(runs).items()}
+
+    def changed(one, other):
+        return any(not torch.equal(value, weights[other][name]) for name, value in weights[one].items())
+
+    assert not changed("align/transformer", "base/transformer")
+    assert changed("sft/transformer", "align/transformer") and changed("sft/connector", "align/connector")
+    assert changed("sft/vlm", "vlm/vlm") and weights["sft/vlm"].keys() == weights["vlm/vlm"].keys()
+    assert not (runs / "base" / "connector").exists() and (runs / "base" / "reader").exists()
+
+
+def _files(runs):
+    towers = ("base/transformer", "align/transformer", "align/connector", "sft/transformer", "sft/connector")
+    files = {tower: runs / tower / "diffusion_pytorch_model.safetensors" for tower in towers}
+    return files | {tower: runs / tower / "model.safetensors" for tower in ("vlm/vlm", "sft/vlm")}

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepgen.checkpoints import defaults as generation
 from deepgen.checkpoints.defaults import GenerationDefaults
@@ -35,6 +35,7 @@ def save_model(
     path: str | Path,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
+    weights: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
     """Write a checkpoint that `load_model` reads back.
 
@@ -44,17 +45,15 @@ def save_model(
         path: folder, made where needed; the weights of an older save in it are replaced.
         dtype: of the floating-point weights on disk; None keeps the model's.
         shard_bytes: largest weight file, unless one tensor alone is larger.
+        weights: by the names of `tower_modules`, what is written in place of the modules' own states: training
+            gathers shards and merges adapters.
     """
     folder = Path(path)
-    vlm_weights = {_hub_name(name): value for name, value in model.vlm.model.state_dict().items()}
-    towers: list[tuple[str, str, dict[str, Tensor]]] = [
-        ("vlm", "model", vlm_weights),
-        ("connector", "diffusion_pytorch_model", model.bridge.state_dict()),
-        ("transformer", "diffusion_pytorch_model", model.dit.state_dict()),
-        ("vae", "diffusion_pytorch_model", model.vae.state_dict()),
-    ]
-    for name, stem, weights in towers:
-        save_weights(weights, folder / name, stem, dtype, shard_bytes)
+    found = weights or {name: module.state_dict() for name, module in tower_modules(model).items()}
+    for name in tower_modules(model):
+        stem = "model" if name == "vlm" else "diffusion_pytorch_model"
+        named = {_hub_name(n): v for n, v in found[name].items()} if name == "vlm" else found[name]
+        save_weights(named, folder / name, stem, dtype, shard_bytes)
     model.vlm.model.config.save_pretrained(folder / "vlm")
     model.vlm.tokenizer.save_pretrained(folder / "vlm")
     for name, network in (("connector", model.bridge), ("transformer", model.dit), ("vae", model.vae)):
@@ -63,6 +62,11 @@ def save_model(
     index: dict[str, Any] = {**MODEL_INDEX, "_diffusers_version": diffusers.__version__}
     _write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
     _write_text(folder / generation.FILE_NAME, defaults.to_json())
+
+
+def tower_modules(model: DeepGenModel) -> dict[str, nn.Module]:
+    """The four networks under the names of their folders."""
+    return {"vlm": model.vlm.model, "connector": model.bridge, "transformer": model.dit, "vae": model.vae}
 
 
 def _hub_name(name: str) -> str:

@@ -37,9 +37,13 @@ COMMANDS = {
     "generate": Command("generate", "generate", "Draw pictures from a prompt."),
     "edit": Command("generate", "edit", "Change a picture as an instruction says."),
     "train": Command("commands", "train", "Train from a configuration, with key.sub=value overrides."),
+    "plot": Command("plot", "plot", "Draw the curves of a run."),
     "world fetch": Command("commands", "world_fetch", "Get the sprites that the world is drawn with."),
     "world draw": Command("commands", "world_draw", "Draw samples of the picture world as files."),
     "world sheet": Command("commands", "world_sheet", "Draw samples of the picture world on one sheet."),
+    "data check": Command("data", "check", "Read every training sample once; find what is wrong."),
+    "data stats": Command("data", "stats", "Show what a training run will see."),
+    "data convert": Command("data", "convert", "Rewrite a table of samples as a list for training."),
     "bench list": Command("bench", "list_benchmarks", "Name the benchmarks."),
     "bench prepare": Command("bench", "prepare", "Check a benchmark's data, or say where to get it."),
     "bench generate": Command("bench", "generate", "Draw a benchmark's pictures."),
@@ -52,13 +56,22 @@ COMMANDS = {
     "bench export": Command("bench", "export", "Write a run's pictures in the official layout."),
     "bench contamination": Command("bench_check", "contamination", "Find benchmark prompts in a file."),
     "bench detector": Command("bench_check", "detector", "Measure the detector that judges the world."),
+    "reward serve": Command("reward", "serve", "Run a reward, or the world's judge, as a service."),
+    "reward check": Command("reward", "check", "Score golden pictures by a configuration's rewards."),
+    "speed training": Command("speed", "training", "Measure training updates on random weights."),
     "verify": Command("verify", "verify", "Run golden cases against a checkpoint."),
     "convert": Command("checkpoints", "convert", "Rewrite a checkpoint of any layout as ours."),
     "inspect": Command("checkpoints", "inspect", "Show what a checkpoint holds and what it lacks."),
     "doctor": Command("doctor", "doctor", "Check the installation and the shipped weights."),
     "demo": Command("demo", "demo", "Draw the demonstration pictures.", hidden=True),
 }
-GROUPS = {"world": "The picture world that nano lives in.", "bench": "Quality, measured."}
+GROUPS = {
+    "world": "The picture world that nano lives in.",
+    "bench": "Quality, measured.",
+    "speed": "Speed and memory, measured.",
+    "reward": "Rewards of reinforcement, checked and served.",
+    "data": "Training data, looked at before it is trained on.",
+}
 
 
 def _placeholder() -> None:

@@ -73,7 +73,7 @@ def _take(plan: Plan, prepared: Prepared, drawing: Drawing) -> Run:
 def _begin(
     plan: Plan, prepared: Prepared, drawing: Drawing, pipe: "DeepGenPipeline", more: dict[str, Any]
 ) -> Run:
-    from deepgen.evaluation.drawing import weights_hash
+    from deepgen.pipeline.records import weights_hash
 
     benchmark = plan.benchmark
     untrained = pipe.defaults.untrained_categories if benchmark.skips_untrained else ()

@@ -19,11 +19,12 @@ SpriteFile = Annotated[Path | None, typer.Option(help="The packed sprites, if no
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged configuration's name.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value ...")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and stop.")] = False,
 ) -> None:
     """Train from a configuration, with key.sub=value overrides."""
     from deepgen.cli.train import train as run
 
-    run(config, overrides or [])
+    run(config, overrides or [], dry_run)
 
 
 def world_fetch(

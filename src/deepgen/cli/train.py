@@ -1,4 +1,4 @@
-"""`deepgen train CONFIG [key.sub=value …]`: the stages that make a nano, each one configuration."""
+"""`deepgen train CONFIG [key.sub=value …]`: every stage, each one configuration; also under torchrun."""
 
 import logging
 from collections.abc import Callable
@@ -10,8 +10,11 @@ import yaml
 from deepgen.config import Config, find_config, load_config, parse_yaml
 from deepgen.errors import ConfigError
 
+NANO_STAGES = ("vae", "vlm", "detector", "diffusion", "assemble")
+ENGINE_STAGES = ("train", "rl")
 
-def _stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
+
+def _nano_stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
     from deepgen.train.assemble import AssembleConfig, assemble
     from deepgen.train.detector import DetectorConfig, train_detector
     from deepgen.train.diffusion import DiffusionConfig, train_diffusion
@@ -27,15 +30,70 @@ def _stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
     }
 
 
-def train(config: str, overrides: list[str]) -> None:
-    """Trains one stage from a configuration file or the name of a packaged one (nano_vae, nano_vlm, …)."""
+def train(config: str, overrides: list[str], dry_run: bool = False) -> None:
+    """Trains one stage from a configuration file or the name of a packaged one (align, sft, nano_vae, …).
+
+    A packaged name may leave out its folder. With dry_run a run on the engine is reported and not started.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    stages = _stages()
-    stage = parse_yaml(find_config(config).read_text(), config).get("stage")
-    if stage not in stages:
-        raise ConfigError(f"{config}: stage is {stage!r}; it must be one of {', '.join(stages)}")
-    model, run = stages[stage]
-    settings: Any = load_config(model, config, overrides)
+    path = _find(config)
+    loaded = parse_yaml(path.read_text(encoding="utf-8"), config)
+    stage = loaded.get("stage") if isinstance(loaded, dict) else None
+    if stage in ENGINE_STAGES:
+        _on_engine(path, stage, overrides, dry_run)
+    elif stage in NANO_STAGES:
+        if dry_run:
+            raise ConfigError(
+                f"{config}: --dry-run is for stages {', '.join(ENGINE_STAGES)}, this is {stage}"
+            )
+        _nano(path, stage, overrides)
+    else:
+        known = ", ".join((*ENGINE_STAGES, *NANO_STAGES))
+        raise ConfigError(f"{config}: stage is {stage!r}; it must be one of {known}")
+
+
+def _find(config: str) -> Path:
+    """The file of a path or a packaged name; `smoke` stands for `train/smoke`, `rl_smoke` for `rl/rl_smoke`."""
+    try:
+        return find_config(config)
+    except ConfigError as error:
+        for folder in ("train", "rl"):
+            try:
+                return find_config(f"{folder}/{config}")
+            except ConfigError:
+                continue
+        raise error
+
+
+def _on_engine(path: Path, stage: str, overrides: list[str], dry_run: bool) -> None:
+    from deepgen.train.parallel import stop_ranks
+
+    model, run, report = _engine_stage(stage)
+    settings: Any = load_config(model, path, overrides)
+    try:
+        if dry_run:
+            report(settings)
+        else:
+            run(settings)
+    finally:
+        stop_ranks()
+
+
+def _engine_stage(stage: str) -> tuple[type[Config], Callable[[Any], Any], Callable[[Any], Any]]:
+    from deepgen.train.engine import dry_run, train_supervised
+    from deepgen.train.run_config import SupervisedConfig
+
+    if stage == "train":
+        return SupervisedConfig, train_supervised, dry_run
+    from deepgen.train.rl import dry_run_rl, train_rl
+    from deepgen.train.rl_config import RLConfig
+
+    return RLConfig, train_rl, dry_run_rl
+
+
+def _nano(path: Path, stage: str, overrides: list[str]) -> None:
+    model, run = _nano_stages()[stage]
+    settings: Any = load_config(model, path, overrides)
     if getattr(settings, "sprites", "") is None:
         print(
             "no sprites given: drawing procedural shapes (sprites=FILE takes what `deepgen world fetch` made)"

@@ -1,6 +1,5 @@
 """The model as a benchmark's draughtsman, on one GPU or several."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from PIL import Image
-from torch import nn
 
 from deepgen.evaluation.data import Shard
 from deepgen.evaluation.runner import Drawn, Job
@@ -61,15 +59,6 @@ class Generated:
         picture = open_picture(path)
         side = self.settings.squash
         return picture if side is None else picture.convert("RGB").resize((side, side))
-
-
-def weights_hash(model: nn.Module) -> str:
-    """A short hash that tells checkpoints apart: of every tensor's name, shape and first 64 values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def torchrun_shard() -> Shard | None:

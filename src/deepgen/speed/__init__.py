@@ -1,0 +1,1 @@
+"""Speed and memory, measured in the same run as the machine's own rate."""

@@ -1,0 +1,63 @@
+"""`deepgen speed training`: measured speed and memory."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepgen.errors import InputError
+
+
+def training(
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", help="align, sft_lora, sft; may be repeated; all if not given."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="t2i, edit; both if not given.")] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", help="4 and 16 if not given.")] = None,
+    side: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 512,
+    sizes: Annotated[str, typer.Option(help="published-sizes or tiny.")] = "published-sizes",
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    shard: Annotated[str, typer.Option(help="fsdp: bf16 from fp32 masters; none: autocast.")] = "fsdp",
+    recompute: Annotated[bool, typer.Option(help="Recompute blocks in the backward pass.")] = True,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile each block.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed updates; the median counts.")] = 5,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON to write.")] = None,
+) -> None:
+    """Measure training updates on random weights."""
+    from deepgen.config import load_config
+    from deepgen.speed.training import STAGES, Setting, Work, measure_training
+    from deepgen.train.parallel import ParallelConfig, start_ranks, stop_ranks
+
+    stages, tasks = stage or list(STAGES), task or ["t2i", "edit"]
+    if unknown := [x for x in stages if x not in STAGES]:
+        raise InputError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+    if unknown := [x for x in tasks if x not in ("t2i", "edit")]:
+        raise InputError(f"unknown task {unknown[0]!r}; known: t2i, edit")
+    works = [Work(s, t, b, side) for s in stages for t in tasks for b in batch or [4, 16]]
+    values: dict[str, Any] = {
+        "shard": shard,
+        "checkpoint_activations": recompute,
+        "compile": compiled,
+        "compute_dtype": "bfloat16" if device == "cuda" else "float32",
+    }
+    parallel = load_config(ParallelConfig, values)
+    ranks = start_ranks(device)
+    try:
+        peak, found = measure_training(sizes, works, Setting(parallel, repeats=repeats), ranks)
+    finally:
+        stop_ranks()
+    print(f"matrix product: {peak / 1e12:.1f} TFLOP/s")
+    print(f"{'stage':10}{'task':6}{'batch':>6}{'s/update':>10}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}")
+    for x in found:
+        numbers = f"{x.seconds:10.3f}{x.images_per_second:10.2f}{x.mfu:7.1%}{x.peak_gib:10.1f}"
+        print(f"{x.stage:10}{x.task:6}{x.batch_size:6}" + (f"  {x.failure}" if x.failure else numbers))
+    if output is not None:
+        report = {
+            "sizes": sizes,
+            "matmul_tflops": peak / 1e12,
+            **values,
+            "results": [x.as_dict() for x in found],
+        }
+        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,191 @@
+"""The mixture as micro-batches: worker processes decode, the order stays what the position says."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from deepgen.data.batch import TrainBatch
+from deepgen.data.config import DataConfig
+from deepgen.data.mixture import Mixture, Pick
+from deepgen.data.pictures import READ_ERRORS, quiet
+from deepgen.data.sources import Record
+from deepgen.errors import DataError
+from deepgen.pipeline.intake import MAX_REFERENCES, to_pixels
+from deepgen.pipeline.sizes import plan_reference, plan_target
+
+log = logging.getLogger("deepgen.data")
+
+MAX_ATTEMPTS = 20
+LEAST_JUDGED = 10_000
+"""The share of broken samples is taken of at least this many: one broken file is not a tenth of the first ten."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sample that could not be used: what failed, naming the file."""
+
+    source: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample in pixels, fp32 [3, H, W] in [−1, 1]."""
+
+    prompt: str
+    target: Tensor
+    references: list[Tensor]
+    key: str
+
+
+def prepare(record: Record, config: DataConfig) -> Example:
+    """Open and resize a sample's pictures.
+
+    Raises:
+        InputError, OSError: a picture is missing, damaged, too large or too long.
+        DataError: more references than the model takes.
+    """
+    if len(record.references) > MAX_REFERENCES:
+        raise DataError(f"{record.key}: {len(record.references)} references, at most {MAX_REFERENCES} work")
+    target = record.target.open()
+    opened = [picture.open() for picture in record.references]
+    size = plan_target(target.size, config.area, config.resize)
+    references = [
+        to_pixels(picture, plan_reference(picture.size, size, config.area, config.resize))
+        for picture in opened
+    ]
+    return Example(record.prompt, to_pixels(target, size), references, record.key)
+
+
+class MicroBatches(Dataset[tuple[TrainBatch, list[Broken]]]):
+    """Micro-batch m of the mixture, decoded, with what was broken on the way."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def __getitem__(self, micro_batch: int) -> tuple[TrainBatch, list[Broken]]:
+        broken: list[Broken] = []
+        picks = self.mixture.picks(micro_batch)
+        with quiet():
+            examples = [self._example(pick, broken) for pick in picks]
+        sets = [self.mixture.config.sets[pick.set_number] for pick in picks]
+        batch = TrainBatch(
+            prompts=["" if p.dropped else e.prompt for p, e in zip(picks, examples, strict=True)],
+            targets=[example.target for example in examples],
+            references=[example.references for example in examples],
+            tasks=[str(one.task) for one in sets],
+            sources=[one.name for one in sets],
+            keys=[example.key for example in examples],
+        )
+        return batch, broken
+
+    def _example(self, pick: Pick, broken: list[Broken]) -> Example:
+        """The picked sample, or the first usable one of those that stand in for it."""
+        chosen, config = pick, self.mixture.config
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return prepare(self.mixture.sources[chosen.set_number].record(chosen.index), config)
+            except READ_ERRORS as error:
+                name = config.sets[chosen.set_number].name
+                broken.append(Broken(name, chosen.index, " ".join(str(error).split())))
+                chosen = self.mixture.replacement(pick, attempt)
+        raise DataError(
+            f"{broken[-1].source}: {MAX_ATTEMPTS} samples one after another are broken, the last: {broken[-1].reason}"
+        )
+
+
+class _Turns(Sampler[int]):
+    """The micro-batches of one process, from a position on, without end."""
+
+    def __init__(self, start: int, step: int) -> None:
+        self.start, self.step = start, step
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.start
+        while True:
+            yield number
+            number += self.step
+
+
+class MixtureLoader:
+    """Endless micro-batches of one process.
+
+    Process r of W takes micro-batches r, W + r, 2W + r, … of an order that depends on neither W nor the workers, so
+    that a run can go on with another number of processes and sees the same samples in each update.
+
+    Attributes:
+        position: micro-batches handed out by now, over all processes.
+        drawn: samples handed out by this process, in this run.
+        broken: samples that this process found broken, in this run.
+    """
+
+    def __init__(self, config: DataConfig, batch_size: int, rank: int, world_size: int, workers: int) -> None:
+        """
+        Args:
+            config: the mixture.
+            batch_size: samples of a micro-batch.
+            rank: of this process.
+            world_size: number of processes.
+            workers: processes that decode for this one; 0: this one decodes.
+
+        Raises:
+            DataError, ConfigError: a set cannot be opened.
+        """
+        self.config, self.batch_size = config, batch_size
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.mixture = Mixture(config, batch_size)
+        self.position = self.drawn = self.broken = 0
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        """Raises DataError where more samples are broken than the budget allows."""
+        options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": True} if self.workers else {}
+        loader = DataLoader(
+            MicroBatches(self.mixture),
+            batch_size=None,
+            sampler=_Turns(self.position + self.rank, self.world_size),
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_as_it_is,
+            **options,
+        )
+        for batch, broken in loader:
+            self.position += self.world_size
+            self.drawn += len(batch)
+            self._count(broken)
+            yield batch
+
+    def _count(self, broken: list[Broken]) -> None:
+        for one in broken:
+            self.broken += 1
+            log.warning("broken sample of %s, replaced by another: %s", one.source, one.reason)
+        allowed = self.config.broken_budget * max(self.drawn, LEAST_JUDGED)
+        if broken and self.broken > allowed:
+            raise DataError(
+                f"{self.broken} broken samples among {self.drawn}, more than data.broken_budget "
+                f"({self.config.broken_budget:.2%}) allows; the last: {broken[-1].reason}; "
+                "see all with `deepgen data check`"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this loader stands; the same for all processes."""
+        return {"position": self.position, "mixture": self.mixture.identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken, with any number of processes. Takes effect at the next `iter`.
+
+        A mixture that has changed since is said in a warning: the run goes on at its position in the new order.
+        """
+        if state["mixture"] != self.mixture.identity():
+            log.warning("the data is not what it was before: samples come in another order from here on")
+        self.position = int(state["position"])
+
+
+def _as_it_is(item: Any) -> Any:
+    """In place of torch's conversion of numbers and arrays."""
+    return item

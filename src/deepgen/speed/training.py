@@ -1,0 +1,179 @@
+"""How fast training goes and what it needs: whole updates on random weights at the published sizes.
+
+MFU is the operations that the model needs (`train.flops`, nothing counted twice) over the time of an update times the
+rate of a matrix product measured in the same run.
+"""
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from deepgen.data.batch import TrainBatch
+from deepgen.flow.noise import key_generator
+from deepgen.model.deepgen import DeepGenModel
+from deepgen.train.flops import FlopCounter, matmul_rate
+from deepgen.train.optimizer import OptimizerConfig, build_optimizer, update
+from deepgen.train.parallel import ParallelConfig, Ranks, computing, parallelize
+from deepgen.train.published import PUBLISHED_SIZES, published_model
+from deepgen.train.supervised import Objective, batch_loss
+from deepgen.train.tiny import tiny_model
+from deepgen.train.trainable import TrainableConfig, make_trainable
+
+STAGES: dict[str, TrainableConfig] = {
+    "align": TrainableConfig(),
+    "sft_lora": TrainableConfig(dit="lora", vlm="lora"),
+    "sft": TrainableConfig(dit="full", vlm="lora"),
+}
+"""Alignment; fine-tuning with adapters only; fine-tuning as published."""
+
+PROMPT = "a small wooden boat with a red sail on a quiet lake at sunrise, mountains and low mist behind it, soft light"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to measure: updates of `batch_size` samples of one task, of side × side pixels."""
+
+    stage: str
+    task: str
+    batch_size: int
+    side: int = 512
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it is run."""
+
+    parallel: ParallelConfig
+    warmup: int = 2
+    repeats: int = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came out; `seconds` of an update, bytes in GiB. Not finished: `failure` says why, numbers are zero."""
+
+    stage: str
+    task: str
+    batch_size: int
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    tflops: float = 0.0
+    mfu: float = 0.0
+    peak_gib: float = 0.0
+    failure: str = ""
+
+    def as_dict(self) -> dict[str, float | int | str]:
+        return asdict(self)
+
+
+def random_batch(work: Work) -> TrainBatch:
+    """Random pixels under one prompt of about 40 tokens; for edits one source picture of the same size."""
+    generator = key_generator(0, "speed")
+
+    def picture() -> torch.Tensor:
+        return torch.rand(3, work.side, work.side, generator=generator) * 2 - 1
+
+    size, edit = work.batch_size, work.task == "edit"
+    return TrainBatch(
+        prompts=[PROMPT] * size,
+        targets=[picture() for _ in range(size)],
+        references=[[picture()] if edit else [] for _ in range(size)],
+        tasks=[work.task] * size,
+        sources=["random"] * size,
+        keys=[str(i) for i in range(size)],
+    )
+
+
+def measure_stage(
+    sizes: str, works: Sequence[Work], setting: Setting, ranks: Ranks, peak: float
+) -> list[Measurement]:
+    """Measure works of one stage on one model, in order.
+
+    Args:
+        sizes: "published-sizes" or "tiny".
+        works: of one stage.
+        setting: of all.
+        ranks: the device.
+        peak: FLOP/s of a matrix product there.
+    """
+    dtype = setting.parallel.dtype
+    published = sizes == PUBLISHED_SIZES
+    model = published_model(ranks.device, dtype) if published else tiny_model(0).to(ranks.device)
+    make_trainable(model, STAGES[works[0].stage], dtype)
+    parallelize(model, setting.parallel, ranks)
+    config = OptimizerConfig(learning_rate=1e-6)
+    optimizer = build_optimizer(model, config)
+    found = []
+    for work in works:
+        try:
+            found.append(_measure(model, optimizer, config, work, setting, ranks, peak))
+        except torch.OutOfMemoryError:
+            optimizer.zero_grad(set_to_none=True)
+            found.append(Measurement(work.stage, work.task, work.batch_size, failure="out of memory"))
+        release(ranks)
+    return found
+
+
+def release(ranks: Ranks) -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if ranks.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _measure(
+    model: DeepGenModel,
+    optimizer: torch.optim.Optimizer,
+    config: OptimizerConfig,
+    work: Work,
+    setting: Setting,
+    ranks: Ranks,
+    peak: float,
+) -> Measurement:
+    batch, objective = random_batch(work), Objective(0, 3.0, "none")
+    flops = FlopCounter(model).batch(batch)
+    cuda = ranks.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    model.train()
+    for turn in range(setting.warmup + setting.repeats):
+        if cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        with computing(setting.parallel, ranks):
+            losses = batch_loss(model, batch, objective, range(work.batch_size)).losses
+        losses.mean().backward()
+        update(optimizer, config, config.learning_rate, ranks)
+        if cuda:
+            torch.cuda.synchronize()
+        if turn >= setting.warmup:
+            times.append(time.perf_counter() - start)
+    seconds = sorted(times)[len(times) // 2]
+    return Measurement(
+        stage=work.stage,
+        task=work.task,
+        batch_size=work.batch_size,
+        seconds=seconds,
+        images_per_second=work.batch_size / seconds,
+        tflops=flops / 1e12,
+        mfu=flops / seconds / peak,
+        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+    )
+
+
+def measure_training(
+    sizes: str, works: Sequence[Work], setting: Setting, ranks: Ranks
+) -> tuple[float, list[Measurement]]:
+    """The matrix product's FLOP/s and all works, by stage, each stage with a fresh model."""
+    small = ranks.device.type != "cuda"
+    peak = matmul_rate(ranks.device, setting.parallel.dtype, 512 if small else 8192)
+    found: list[Measurement] = []
+    for stage in dict.fromkeys(work.stage for work in works):
+        chosen = [work for work in works if work.stage == stage]
+        found += measure_stage(sizes, chosen, setting, ranks, peak)
+        release(ranks)
+    return peak, found

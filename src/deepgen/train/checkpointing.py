@@ -1,0 +1,268 @@
+"""The state of a run on disk, from which it goes on: atomic, asynchronous, at any number of processes.
+
+A checkpoint is a folder `step_NNNNNNNN` of Distributed Checkpoint's files and complete.json, which holds the values
+that are no tensors. It is written under another name and renamed when it is whole; a folder without complete.json is
+never loaded. Removing starts with a rename too, so a killed process leaves nothing that looks like a checkpoint.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from pydantic import Field
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
+
+from deepgen.config import Config
+from deepgen.errors import CheckpointError
+from deepgen.train.parallel import Ranks
+
+MARKER = "complete.json"
+NAME = re.compile(r"step_(\d{8})")
+PARTIAL = ".partial"
+
+
+class CheckpointConfig(Config):
+    """When the run's state is saved, and how much of it is kept."""
+
+    save_every_steps: int = Field(1000, gt=0)
+    keep_last: int = Field(3, ge=1)
+    keep_best: bool = Field(False, description="also the one with the lowest validation loss")
+    asynchronous: bool = Field(True, description="write while training goes on")
+
+
+class Stateful(Protocol):
+    """Something with a state: nested dicts with string keys of tensors and JSON values."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class Checkpointer:
+    """Saves and loads the state of one run.
+
+    Args:
+        folder: for the checkpoints; made where needed. Left-overs of a killed save are removed.
+        config: what to keep.
+        ranks: this process; every one must call `save`, `load` and `wait`.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks) -> None:
+        self.folder, self.config, self.ranks = folder, config, ranks
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        # Of its own: a save in another thread must not mix its messages with training's.
+        self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(f"*{PARTIAL}"):
+                shutil.rmtree(left)
+        self._barrier()
+
+    def _barrier(self) -> None:
+        if self._group is not None:
+            dist.barrier(self._group)
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        found = [NAME.fullmatch(path.name) for path in self.folder.glob("step_*")]
+        return sorted(int(m[1]) for m in found if m and (self._path(int(m[1])) / MARKER).is_file())
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return max(self.steps(), default=None)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+    def save(self, step: int, state: Mapping[str, Stateful], score: float | None = None) -> None:
+        """Save the state as it is now; returns when it is copied, or written if not asynchronous.
+
+        Args:
+            step: updates made so far.
+            state: by names of its parts.
+            score: lower is better, for `keep_best`.
+
+        Raises:
+            CheckpointError: an earlier asynchronous save failed.
+        """
+        self.wait()
+        tensors, values = _split({name: part.state_dict() for name, part in state.items()})
+        if self.config.asynchronous:
+            copies = {name: t.clone() if t.device.type == "cpu" else t for name, t in tensors.items()}
+            tensors = BlockingAsyncStager(cache_staged_state_dict=False).stage(copies)
+        note = {"step": step, "score": score, "values": values}
+        self._thread = threading.Thread(target=self._write, args=(step, tensors, note), daemon=True)
+        self._thread.start()
+        if not self.config.asynchronous:
+            self.wait()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+        final = self._path(step)
+        partial = final.with_name(final.name + PARTIAL)
+        try:
+            if self.ranks.first:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+            self._barrier()
+            writer = dcp.FileSystemWriter(partial, sync_files=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.save(
+                    tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None
+                )
+            if self.ranks.first:
+                _write_synced(partial / MARKER, json.dumps(note))
+                self._remove(final)
+                os.rename(partial, final)
+                self._prune()
+            self._barrier()
+        except (OSError, CheckpointException, RuntimeError) as error:
+            self._failure = error
+
+    def _remove(self, path: Path) -> None:
+        if path.exists():
+            gone = path.with_name(f"{path.name}.old{PARTIAL}")
+            os.rename(path, gone)
+            shutil.rmtree(gone)
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        kept = set(steps[-self.config.keep_last :])
+        if self.config.keep_best and (best := self.best()) is not None:
+            kept.add(best)
+        for step in set(steps) - kept:
+            self._remove(self._path(step))
+
+    def best(self) -> int | None:
+        """The step with the lowest score; None where none has one."""
+        scores = {step: self._note(step)["score"] for step in self.steps()}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        return min(scored, key=lambda step: scored[step], default=None)
+
+    def wait(self) -> None:
+        """Until the save under way is on disk.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise CheckpointError(f"{self.folder}: the run's state cannot be saved: {failure}") from failure
+
+    def _note(self, step: int) -> dict[str, Any]:
+        path = self._path(step) / MARKER
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}); remove that folder to go on before it"
+            ) from None
+
+    def load(self, state: Mapping[str, Stateful], step: int | None = None) -> int:
+        """Put a checkpoint's state into the parts, wherever it was saved; returns its step.
+
+        Args:
+            state: by the names it was saved under; tensors of the parts' states are filled in place.
+            step: which; the newest if not given.
+
+        Raises:
+            CheckpointError: there is none, or it does not fit the parts.
+        """
+        found = self.latest() if step is None else step
+        if found is None:
+            raise CheckpointError(f"{self.folder} holds no complete checkpoint")
+        path, note = self._path(found), self._note(found)
+        states = {name: part.state_dict() for name, part in state.items()}
+        tensors, _ = _split(states)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.load(
+                    tensors,
+                    storage_reader=dcp.FileSystemReader(path),
+                    process_group=self._group,
+                    no_dist=self._group is None,
+                )
+        except (CheckpointException, RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{path} does not fit this run; give another output_dir, or the configuration that it was made with "
+                f"({reason})"
+            ) from error
+        if set(note["values"]) - set(state):
+            raise CheckpointError(
+                f"{path} holds parts that this run lacks: {set(note['values']) - set(state)}"
+            )
+        for name, part in state.items():
+            part.load_state_dict(_merge(states[name], note["values"].get(name, {})))
+        return int(note["step"])
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _split(states: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by their paths, joined with slashes, and the same tree of all other values."""
+    tensors: dict[str, Tensor] = {}
+
+    def walk(tree: dict[str, Any], path: str) -> dict[str, Any]:
+        rest: dict[str, Any] = {}
+        for key, value in tree.items():
+            place = f"{path}/{key}" if path else key
+            if isinstance(value, Tensor):
+                tensors[place] = value.detach()
+            elif isinstance(value, dict):
+                rest[key] = walk(value, place)
+            else:
+                rest[key] = value
+        return rest
+
+    return tensors, walk(states, "")
+
+
+def _merge(state: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The saved values beside the tensors, which are filled already."""
+    merged = {key: value for key, value in state.items() if isinstance(value, Tensor | dict)}
+    for key, value in values.items():
+        held = merged.get(key)
+        merged[key] = _merge(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class TensorState:
+    """Named tensors as a `Stateful`: loaded in place.
+
+    Args:
+        tensors: live ones, sharded or not; changed by loading.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.tensors)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                if state[name].data_ptr() != tensor.data_ptr():
+                    tensor.copy_(state[name])

@@ -1,0 +1,119 @@
+"""What is watched while a run goes on: losses by task and noise level, validation, a sheet of fixed prompts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+
+from deepgen.checkpoints import GenerationDefaults
+from deepgen.data.loader import MixtureLoader
+from deepgen.model.deepgen import DeepGenModel
+from deepgen.pipeline.pipeline import DeepGenPipeline
+from deepgen.train.parallel import Ranks, computing
+from deepgen.train.run_config import SampleSheetConfig, SupervisedConfig
+from deepgen.train.supervised import BatchLoss, Objective, batch_loss
+
+LEVELS = 5
+TASKS = ("t2i", "edit")
+
+
+@dataclass
+class LossMeter:
+    """Sums of losses since the last reading, over all processes when it is read."""
+
+    ranks: Ranks
+    sums: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        # Columns: sum, count. Rows: all, tasks, noise levels.
+        self.sums = torch.zeros(1 + len(TASKS) + LEVELS, 2, dtype=torch.float64)
+
+    def add(self, result: BatchLoss) -> None:
+        """Take in a batch. Waits for the device."""
+        for loss, sigma, task in zip(
+            result.losses.tolist(), result.sigmas.tolist(), result.tasks, strict=True
+        ):
+            level = min(LEVELS - 1, int(sigma * LEVELS))
+            rows = [0, 1 + len(TASKS) + level, *(1 + i for i, name in enumerate(TASKS) if name == task)]
+            for row in rows:
+                self.sums[row] += torch.tensor([loss, 1.0], dtype=torch.float64)
+
+    def read(self, prefix: str = "loss") -> dict[str, float]:
+        """Means by name, of what occurred; forgets them. Collective."""
+        sums = self.sums.to(self.ranks.device, torch.float64)
+        if self.ranks.world_size > 1:
+            dist.all_reduce(sums)
+        names = [prefix, *(f"{prefix}/{task}" for task in TASKS)]
+        names += [f"{prefix}/sigma_{i / LEVELS:.1f}" for i in range(LEVELS)]
+        self._reset()
+        return {n: s / c for n, (s, c) in zip(names, sums.tolist(), strict=True) if c}
+
+
+def validate(
+    model: DeepGenModel, config: SupervisedConfig, objective: Objective, ranks: Ranks
+) -> dict[str, float]:
+    """Validation losses by name: the same samples at the same noise and levels, whenever it is asked. Collective."""
+    assert config.validation.data is not None
+    meter = LossMeter(ranks)
+    at_once = config.batch_size * ranks.world_size
+    loader = MixtureLoader(config.validation.data, config.batch_size, ranks.rank, ranks.world_size, 0)
+    batches = iter(loader)
+    fixed = Objective(objective.seed, objective.shift, objective.padding, "validation")
+    model.eval()
+    for turn in range(math.ceil(config.validation.samples / at_once)):
+        batch = next(batches)
+        first = (turn * ranks.world_size + ranks.rank) * config.batch_size
+        numbers = [first + i for i in range(len(batch.targets))]
+        with torch.no_grad(), computing(config.parallel, ranks):
+            meter.add(batch_loss(model, batch, fixed, numbers))
+    return meter.read("validation")
+
+
+def draw_sheet(
+    model: DeepGenModel,
+    defaults: GenerationDefaults,
+    config: SampleSheetConfig,
+    path: Path | None,
+) -> None:
+    """Draw the fixed prompts and edits from fixed noise, as one PNG. Every process must call it; one has a path.
+
+    Args:
+        model: in evaluation mode, as it stands.
+        defaults: of sampling.
+        config: what to draw.
+        path: to write; None only draws.
+    """
+    model.eval()
+    pipeline = DeepGenPipeline(model.vlm, model.bridge, model.dit, model.vae, defaults, "training")
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[Image.Image] = []
+    steps = config.num_inference_steps
+    for number, prompt in enumerate(config.prompts):
+        drawn = pipeline(
+            prompt, height=config.height, width=config.width, num_inference_steps=steps, seed=number
+        )
+        pictures += drawn.images
+    for number, (instruction, source) in enumerate(config.edits):
+        drawn = pipeline(instruction, image=source, num_inference_steps=steps, seed=number)
+        pictures += drawn.images
+    if path is not None and pictures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tile(pictures).save(path)
+
+
+def tile(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in rows, on white; each keeps its size."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    wide, tall = max(p.width for p in pictures) + 4, max(p.height for p in pictures) + 4
+    sheet = Image.new("RGB", (columns * wide, math.ceil(len(pictures) / columns) * tall), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % columns * wide + 2, i // columns * tall + 2))
+    return sheet

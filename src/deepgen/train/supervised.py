@@ -1,0 +1,131 @@
+"""The supervised objective on a batch of data: conditioning, keyed noise and levels, the loss of each sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepgen.data.batch import TrainBatch
+from deepgen.flow.noise import key_generator
+from deepgen.model.deepgen import Conditioning, DeepGenModel, Padding
+from deepgen.model.vlm import with_pads
+from deepgen.train.objective import noisy_batch, training_loss, uniform_sigmas
+
+ENCODED_AT_ONCE = 2**22
+"""Pixels; bounds the VAE's memory."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What decides a sample's loss beside the sample.
+
+    Attributes:
+        seed: of levels and noise.
+        shift: of the noise levels.
+        padding: pads that the bridge sees.
+        role: keeps validation's draws apart from training's.
+    """
+
+    seed: int
+    shift: float
+    padding: Padding
+    role: str = "train"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random values of a batch: `uniform` [B] in [0, 1), behind the levels; `noise` [C, h, w] a sample."""
+
+    uniform: Tensor
+    noise: list[Tensor]
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """Losses [B] with gradients, noise levels [B] on the CPU, and the batch's tasks."""
+
+    losses: Tensor
+    sigmas: Tensor
+    tasks: list[str]
+
+
+def draws_for(objective: Objective, samples: Sequence[int], shapes: Sequence[torch.Size]) -> Draws:
+    """Draws keyed by the number of each sample in the whole run.
+
+    So they differ between processes (the published code repeats them on all) and are the same however many processes
+    there are.
+
+    Args:
+        objective: seed and role.
+        samples: numbers of the samples in the run's order.
+        shapes: of their latents.
+    """
+    uniform, noise = [], []
+    for number, shape in zip(samples, shapes, strict=True):
+        generator = key_generator(objective.seed, objective.role, number)
+        uniform.append(torch.rand((), generator=generator))
+        noise.append(torch.randn(shape, generator=generator))
+    return Draws(torch.stack(uniform), noise)
+
+
+@torch.no_grad()
+def encode_all(model: DeepGenModel, pictures: Sequence[Tensor]) -> list[Tensor]:
+    """Latents [C, h, w] fp32, at the mode, of pictures [3, H, W] of any sizes; those of one size in one call."""
+    places: dict[torch.Size, list[int]] = {}
+    for i, picture in enumerate(pictures):
+        places.setdefault(picture.shape, []).append(i)
+    found: dict[int, Tensor] = {}
+    # The VAE runs in its own type, whatever the networks around it compute in.
+    with torch.autocast(model.vae.device.type, enabled=False):
+        for shape, rows in places.items():
+            at_once = max(1, ENCODED_AT_ONCE // (shape[-2] * shape[-1]))
+            for start in range(0, len(rows), at_once):
+                some = rows[start : start + at_once]
+                batch = torch.stack([pictures[i] for i in some])
+                found.update(zip(some, model.encode(batch), strict=True))
+    return [found[i] for i in range(len(pictures))]
+
+
+def condition(
+    model: DeepGenModel, prompts: Sequence[str], references: Sequence[Sequence[Tensor]], padding: Padding
+) -> Conditioning:
+    """`DeepGenModel.condition` of prompts alone, by a row of calls that does not depend on the samples.
+
+    Sharded models need that: there the state of a pad is asked for whenever padding could need it.
+    """
+    fused = model.fuse(prompts, references, "none")
+    states, lengths = fused.states, fused.lengths
+    if padding == "batch":
+        states, lengths = with_pads(states, lengths, lengths.max() - lengths, model.vlm.pad_row())
+    context, pooled = model.bridge(states, lengths)
+    return Conditioning(context, lengths, pooled)
+
+
+def batch_loss(
+    model: DeepGenModel, batch: TrainBatch, objective: Objective, samples: Sequence[int]
+) -> BatchLoss:
+    """The published objective on a batch (`objective.training_loss`), with the draws of these samples.
+
+    Args:
+        model: with gradients where they are wanted.
+        batch: of one task or mixed, of any sizes.
+        objective: see there.
+        samples: number of each sample in the run's order.
+    """
+    counts = [len(row) for row in batch.references]
+    latents = encode_all(model, [*batch.targets, *(p for row in batch.references for p in row)])
+    size = len(batch.targets)
+    clean, flat = latents[:size], latents[size:]
+    references, start = [], 0
+    for count in counts:
+        references.append(flat[start : start + count])
+        start += count
+    draws = draws_for(objective, samples, [x.shape for x in clean])
+    sigma = uniform_sigmas(draws.uniform, objective.shift)
+    noise = [x.to(z.device, non_blocking=True) for x, z in zip(draws.noise, clean, strict=True)]
+    conditioning = condition(model, batch.prompts, batch.references, objective.padding)
+    losses = training_loss(
+        model, conditioning, noisy_batch(clean, noise, sigma), references if any(counts) else None
+    )
+    return BatchLoss(losses, sigma, list(batch.tasks))

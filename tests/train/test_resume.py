@@ -1,0 +1,90 @@
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from deepgen.train.engine import train_supervised
+from deepgen.train.metrics import read_metrics
+
+QUICK = ["validation.data=null", "samples.prompts=[]"]
+
+
+def test_a_run_in_two_parts_ends_in_the_weights_of_one_run_bit_for_bit(smoke, same_weights):
+    both = [
+        "steps=6",
+        "optimizer.schedule=constant",
+        "optimizer.warmup=0",
+        "ema_decay=0.9",
+        "log_every_steps=1",
+    ]
+    whole, parts = smoke(*both, folder="whole"), smoke(*both, folder="parts")
+    train_supervised(whole)
+    assert train_supervised(parts.model_copy(update={"steps": 2}))
+    train_supervised(parts)
+    assert same_weights(whole.output_dir / "final", parts.output_dir / "final")
+    losses = [[r["loss"] for r in read_metrics(c.output_dir / "metrics.jsonl")] for c in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+def test_the_same_command_again_does_nothing(smoke, caplog):
+    config = smoke("steps=1")
+    train_supervised(config)
+    before = (config.output_dir / "final" / "training.json").stat().st_mtime_ns
+    with caplog.at_level("INFO", "deepgen.train"):
+        assert train_supervised(config)
+    assert "nothing to do" in caplog.text
+    assert (config.output_dir / "final" / "training.json").stat().st_mtime_ns == before
+
+
+def test_sigterm_saves_and_leaves_and_the_run_goes_on(spawn, smoke, same_weights):
+    config = smoke("steps=400", "save_every_steps=1000")
+    arguments = [f"output_dir={config.output_dir}", "steps=400", "save_every_steps=1000", *QUICK]
+    process = spawn("train/smoke", arguments)
+    while len(read_metrics(config.output_dir / "metrics.jsonl")) < 2:
+        time.sleep(0.02)
+    process.terminate()
+    process.join(30)
+    assert process.exitcode == 0
+    saved = [p.name for p in (config.output_dir / "checkpoints").iterdir()]
+    assert len(saved) == 1 and 10 <= int(saved[0].removeprefix("step_")) < 400
+    assert not (config.output_dir / "final").exists()
+
+
+def killed_run(spawn, smoke, kills, steps, seed):
+    """Train in processes that are killed at random moments, with a save after every update."""
+    moments = random.Random(seed)
+    config = smoke(folder="killed")
+    arguments = [f"output_dir={config.output_dir}", f"steps={steps}", "save_every_steps=1", *QUICK]
+    alive = 0
+    while alive < kills:
+        process = spawn("train/smoke", arguments)
+        process.join(moments.uniform(0.1, 1.5))
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        alive += 1
+    process = spawn("train/smoke", arguments)
+    process.join(300)
+    assert process.exitcode == 0
+    return config.output_dir, alive
+
+
+def check_kills(spawn, smoke, same_weights, kills, steps):
+    folder, alive = killed_run(spawn, smoke, kills, steps, seed=0)
+    assert alive == kills, f"the run was complete after {alive} kills; give it more steps"
+    whole = smoke(f"steps={steps}", "save_every_steps=1000", "ema_decay=0.9", folder="whole")
+    train_supervised(whole)
+    assert same_weights(whole.output_dir / "final", folder / "final")
+    assert not list((folder / "checkpoints").glob("*.partial"))
+
+
+def test_a_killed_run_ends_in_the_same_weights(spawn, smoke, same_weights):
+    check_kills(spawn, smoke, same_weights, kills=2, steps=30)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_in_the_same_weights(spawn, smoke, same_weights):
+    check_kills(spawn, smoke, same_weights, kills=20, steps=300)
