@@ -77,7 +77,7 @@ def test_without_fused_layers_one_state_comes_in():
 
 def test_think_tokens_pass_gradients_to_the_parameter():
     made = Bridge(**CONFIG)
-    made.think_tokens().sum().backward()
+    made.think_tokens(torch.float32).sum().backward()
     assert torch.equal(made.meta_queries.grad, torch.ones(5, 8))
 
 

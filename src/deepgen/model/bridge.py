@@ -119,12 +119,13 @@ class Bridge(ModelMixin, ConfigMixin):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def think_tokens(self) -> Tensor:
-        """The learned embeddings [num_queries, vlm_hidden_size] that end each VLM sequence.
+    def think_tokens(self, dtype: torch.dtype) -> Tensor:
+        """The learned embeddings [num_queries, vlm_hidden_size] that end each VLM sequence, in this dtype.
 
-        A copy, so that it outlives the sharded parameter when this is registered as an FSDP forward method.
+        A copy, so that it outlives the sharded parameter when this is registered as an FSDP forward method. (FSDP
+        on a GPU refuses forward methods without an argument, so this one and `FusedVLM.pad_row` take theirs.)
         """
-        return self.meta_queries.clone()
+        return self.meta_queries.to(dtype, copy=True)
 
     def forward(self, fused: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Context [B, L, context_dim] and pooled [B, pooled_dim].

@@ -138,11 +138,11 @@ class DeepGenModel(nn.Module):
         ids, pictures = positive, embeds
         if negative and encode_negatives:
             ids, pictures = positive + negative, embeds + embeds
-        think = self.bridge.think_tokens()
+        think = self.bridge.think_tokens(self.vlm.dtype)
         states, lengths = self.vlm.hidden(ids, pictures, think)
         counts = torch.tensor(pads[: len(ids)])
         if counts.any():
-            states, lengths = with_pads(states, lengths, counts, self.vlm.pad_row())
+            states, lengths = with_pads(states, lengths, counts, self.vlm.pad_row(self.vlm.tokenizer.pad_token_id))
         return FusedBatch(states, lengths)
 
     def _embed_references(self, references: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:

@@ -181,14 +181,14 @@ class FusedVLM(nn.Module):
             return self.model.language_model.norm(kept[self.indices[0]])
         return torch.cat([kept[index] for index in self.indices], dim=-1)
 
-    def pad_row(self) -> Tensor:
-        """The joined state [n·D] of a left pad in the published model.
+    def pad_row(self, token_id: int) -> Tensor:
+        """The joined state [n·D] of a left pad in the published model; `token_id` is the tokenizer's pad token.
 
         There the attention output at pads is zero, so a pad's state is its embedding through the feed-forward
         branches alone: one vector, whatever stands around it.
         """
         text = self.model.language_model
-        pad = torch.tensor([self.tokenizer.pad_token_id], device=self.device)
+        pad = torch.tensor([token_id], device=self.device)
         hidden = text.embed_tokens(pad)
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(text.layers[: max(self.indices)], start=1):

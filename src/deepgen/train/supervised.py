@@ -97,7 +97,8 @@ def condition(
     fused = model.fuse(prompts, references, "none")
     states, lengths = fused.states, fused.lengths
     if padding == "batch":
-        states, lengths = with_pads(states, lengths, lengths.max() - lengths, model.vlm.pad_row())
+        pad = model.vlm.pad_row(model.vlm.tokenizer.pad_token_id)
+        states, lengths = with_pads(states, lengths, lengths.max() - lengths, pad)
     context, pooled = model.bridge(states, lengths)
     return Conditioning(context, lengths, pooled)
 
