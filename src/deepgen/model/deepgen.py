@@ -142,7 +142,9 @@ class DeepGenModel(nn.Module):
         states, lengths = self.vlm.hidden(ids, pictures, think)
         counts = torch.tensor(pads[: len(ids)])
         if counts.any():
-            states, lengths = with_pads(states, lengths, counts, self.vlm.pad_row(self.vlm.tokenizer.pad_token_id))
+            states, lengths = with_pads(
+                states, lengths, counts, self.vlm.pad_row(self.vlm.tokenizer.pad_token_id)
+            )
         return FusedBatch(states, lengths)
 
     def _embed_references(self, references: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
