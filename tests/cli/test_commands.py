@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, exit codes, one-line messages."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -100,7 +101,9 @@ def test_a_damaged_checkpoint_is_exit_code_1_and_debug_shows_the_trace(tmp_path)
 def test_an_interrupt_ends_it_quietly_and_leaves_no_file(tiny_checkpoint, tmp_path):
     settings = ("--model", tiny_checkpoint, "--size", "256", "--steps", "1000")
     command = command_line("generate", "a cat", "-o", tmp_path / "out.png", *settings)
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    # A shell's background jobs ignore SIGINT, and so would their children.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         assert process.stderr is not None
         assert process.stderr.read(1)  # the progress bar: sampling has begun
         process.send_signal(signal.SIGINT)
