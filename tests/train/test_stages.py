@@ -1,5 +1,9 @@
 """The whole recipe at toy size: every stage from its packaged configuration, then a picture from the result."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -87,6 +91,22 @@ def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
     assert changed("sft/transformer", "align/transformer") and changed("sft/connector", "align/connector")
     assert changed("sft/vlm", "vlm/vlm") and weights["sft/vlm"].keys() == weights["vlm/vlm"].keys()
     assert not (runs / "base" / "connector").exists() and (runs / "base" / "reader").exists()
+
+
+def test_two_processes_draw_samples_of_their_own_and_share_one_schedule(runs):
+    settings = runs / "two.yaml"
+    text = (runs / "diffusion" / "config.yaml").read_text()
+    settings.write_text(text.replace("cooldown: 0.4", "cooldown: 0.0"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    overrides = [f"output_dir={runs}/two", "loop.steps=null", "loop.budget_minutes=0.12"]
+    command = [*launch, "deepgen", "train", str(settings), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (runs / "two" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "step" in row]
+    assert steps == sorted(set(steps)) and len(steps) > 1
+    state = torch.load(runs / "two" / "state.pt", weights_only=True)
+    assert state["step"] == steps[-1] + 1 and all(torch.isfinite(p).all() for p in state["trained"])
 
 
 def _files(runs):

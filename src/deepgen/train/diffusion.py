@@ -40,6 +40,8 @@ from deepgen.train.loop import (
     Metrics,
     apply_update,
 )
+from deepgen.train.optimizer import average_gradients
+from deepgen.train.parallel import Ranks, start_ranks, stop_ranks
 from deepgen.train.trainable import make_trainable
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.scenes import OBLONG, SQUARE
@@ -160,16 +162,18 @@ def build_reader(config: DiffusionConfig, vocab_size: int) -> CaptionReader:
     return CaptionReader(vocab_size, shape.joint_attention_dim, shape.pooled_projection_dim)
 
 
-def start_stream(config: DiffusionConfig, model: DeepGenModel, tokenizer: PreTrainedTokenizerFast) -> Stream:
-    """The stream of samples, filled so far that training can start."""
-    device, vae = torch.device(config.device), model.vae
+def start_stream(
+    config: DiffusionConfig, model: DeepGenModel, tokenizer: PreTrainedTokenizerFast, ranks: Ranks
+) -> Stream:
+    """The stream of samples, each process its own, filled so far that training can start."""
+    device, vae = ranks.device, model.vae
     if vae.config.latents_mean is None:
         raise ConfigError(
             f"{config.vae} has no latents_mean: train it with `deepgen train train/nano_vae` first"
         )
     lengths = {"text": config.text_tokens, "edit": config.edit_tokens}
     maker = PairMaker(tokenizer, config.edit_share, config.cache_chunk, lengths)
-    feed = start_feed(maker, config.sprites, config.loop.seed, config.workers)
+    feed = start_feed(maker, config.sprites, f"{config.loop.seed}/{ranks.rank}", config.workers)
     encoder = Encoder(vae.to(memory_format=torch.channels_last), model.vlm.model.visual, device)
     capacity = {"text": config.cache_text, "edit": config.cache_edit}
     stream = Stream(feed, encoder, load_sprites(config.sprites), capacity)
@@ -178,7 +182,10 @@ def start_stream(config: DiffusionConfig, model: DeepGenModel, tokenizer: PreTra
 
 
 def build_model(
-    config: DiffusionConfig, vlm: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+    config: DiffusionConfig,
+    vlm: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    ranks: Ranks,
 ) -> DeepGenModel:
     """The whole model on the device, with what is trained in fp32 and marked as such."""
     bridge, dit = build_modules(config, vlm.config.text_config.hidden_size)
@@ -187,25 +194,37 @@ def build_model(
     model = DeepGenModel(fused, bridge, dit, vae.eval())
     for part in make_trainable(model, config.trainable):
         log.info("%-12s %-6s %9d parameters, %9d trained", part.name, part.how, part.parameters, part.trained)
-    return model.to(config.device)
+    return model.to(ranks.device)
 
 
 def train_diffusion(config: DiffusionConfig) -> None:
-    """Runs the stage; writes averaged weights of what it trained, and `state.pt`, into `output_dir`."""
+    """Runs the stage; writes averaged weights of what it trained, and `state.pt`, into `output_dir`.
+
+    Under torchrun each process draws samples of its own, `batch_size` of them an update, and gradients are averaged.
+    """
+    ranks = start_ranks(config.device)
+    try:
+        _train(config, ranks)
+    finally:
+        stop_ranks()
+
+
+def _train(config: DiffusionConfig, ranks: Ranks) -> None:
     began = time.monotonic()
     torch.manual_seed(config.loop.seed)
-    device = torch.device(config.device)
+    device = ranks.device
     tokenizer = AutoTokenizer.from_pretrained(config.vlm)
     vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(config.vlm, dtype=torch.float32).eval()
-    model = build_model(config, vlm, tokenizer)
+    model = build_model(config, vlm, tokenizer, ranks)
     dit = model.dit
-    stream = start_stream(config, model, tokenizer)
+    stream = start_stream(config, model, tokenizer, ranks)
     labeller = nn.Linear(config.transformer.caption_projection_dim, 1 + len(CONCEPTS)).to(device)
     reader = None
     if config.reader == "captions":
         reader = build_reader(config, len(tokenizer)).to(device)
     run = Run(config, model, vlm, labeller, reader)
     progress = run.resume(began)
+    torch.manual_seed(config.loop.seed + ranks.rank + progress.step)  # noise of its own in each process
     conditioner = reader or Conditioner(model.vlm, model.bridge, config.compile)
     if config.compile and reader is not None:
         reader.compile(dynamic=False)
@@ -228,6 +247,7 @@ def train_diffusion(config: DiffusionConfig) -> None:
         loss.backward()
         if step % config.refresh_every_steps == 0:
             stream.add()  # while the device works on the gradients
+        average_gradients(run.trained, ranks)
         norm = apply_update(run.optimizer, progress)
         run.ema.update()
         sums[f"loss_{key[0]}"].append(velocity.detach())
@@ -235,13 +255,17 @@ def train_diffusion(config: DiffusionConfig) -> None:
         if step % config.loop.log_every_steps == 0:
             losses = {name: torch.stack(values).mean().item() for name, values in sums.items()}
             rate, seconds = progress.learning_rate(), progress.elapsed
-            metrics.write(
-                stage="diffusion", step=step, seconds=seconds, rate=rate, norm=norm.item(), **losses
-            )
+            if ranks.first:
+                metrics.write(
+                    stage="diffusion", step=step, seconds=seconds, rate=rate, norm=norm.item(), **losses
+                )
             sums.clear()
         if progress.elapsed > next_save:
-            run.save(progress)
+            if ranks.first:
+                run.save(progress)
             next_save = progress.elapsed + 60 * config.save_every_minutes
+    if not ranks.first:
+        return
     run.save(progress)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30

@@ -24,7 +24,7 @@ Maker = Callable[[random.Random, Sprites], Iterator[Batch]]
 class Feed(IterableDataset[Batch]):
     """An endless stream of batches from `maker(rng, sprites)`, one stream a worker."""
 
-    def __init__(self, maker: Maker, sprites: Path | None, seed: int) -> None:
+    def __init__(self, maker: Maker, sprites: Path | None, seed: int | str) -> None:
         self.maker = maker
         self.sprites = sprites
         self.seed = seed
@@ -46,7 +46,7 @@ def draw_stacked(scenes: Sequence[Scene], sprites: Sprites) -> Tensor:
     return torch.stack([torch.from_numpy(draw(scene, sprites)).permute(2, 0, 1) for scene in scenes])
 
 
-def start_feed(maker: Maker, sprites: Path | None, seed: int, workers: int) -> Iterator[Batch]:
+def start_feed(maker: Maker, sprites: Path | None, seed: int | str, workers: int) -> Iterator[Batch]:
     """Starts the workers (0: in this process) and returns the endless iterator of batches."""
     options: dict[str, Any] = {"prefetch_factor": 8, "persistent_workers": True} if workers else {}
     pin = torch.cuda.is_available()

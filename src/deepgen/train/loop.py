@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, model_validator
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -63,19 +64,31 @@ class StageConfig(Config):
 
 
 class Progress:
-    """How far a run is, in [0, 1], and whether it should stop (done, SIGTERM, or its share of time used up)."""
+    """How far a run is, in [0, 1], and whether it should stop (done, SIGTERM, or its share of time used up).
+
+    The clock is read once an update; several processes take the latest of their clocks, so that all follow one schedule
+    and stop together.
+    """
 
     def __init__(self, config: LoopConfig, step: int = 0, elapsed: float = 0.0) -> None:
         self.config = config
         self.step = step
         self._elapsed_before = elapsed
         self._start = time.monotonic()
+        self._here = 0.0
         self._stop_requested = False
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far, earlier parts of the run included."""
-        return self._elapsed_before + time.monotonic() - self._start
+        """Seconds of training up to this update, earlier parts of the run included."""
+        return self._elapsed_before + self._here
+
+    def _read_clock(self) -> None:
+        self._here = time.monotonic() - self._start
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            shared = torch.tensor([self._here, float(self._stop_requested)], dtype=torch.float64)
+            dist.all_reduce(shared, dist.ReduceOp.MAX)  # through host memory: no wait for a device
+            self._here, self._stop_requested = float(shared[0]), bool(shared[1])
 
     @property
     def fraction(self) -> float:
@@ -92,8 +105,10 @@ class Progress:
         self._stop_requested = True
 
     def should_stop(self) -> bool:
+        """Reads the clock; collective where there are several processes."""
+        self._read_clock()
         limit = self.config.stop_after_minutes
-        used_up = limit is not None and time.monotonic() - self._start >= 60 * limit
+        used_up = limit is not None and self._here >= 60 * limit
         return self.done or self._stop_requested or used_up
 
     def learning_rate(self) -> float:
