@@ -51,6 +51,17 @@ class ModelConfig(Config):
         return self
 
 
+class SampleSheetConfig(Config):
+    """Fixed prompts that are drawn at intervals."""
+
+    prompts: list[str] = Field([])
+    edits: list[tuple[str, Path]] = Field([], description="instruction and source picture")
+    every_steps: int = Field(1000, gt=0)
+    num_inference_steps: int | None = Field(None, gt=0, description="null: the checkpoint's")
+    height: int | None = None
+    width: int | None = None
+
+
 class RunConfig(Config):
     """What supervised training and reinforcement share."""
 
@@ -73,6 +84,9 @@ class RunConfig(Config):
     )
     export_dtype: DType | None = Field(None, description="of the exported weights; null: as in the run")
     log_every_steps: int = Field(10, gt=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    max_skipped_updates: int = Field(10, gt=0, description="not finite in a row, before the run gives up")
+    samples: SampleSheetConfig = SampleSheetConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -89,17 +103,6 @@ class RunConfig(Config):
                 if key == "init_from":
                     found[section]["new_bridge"] = None
         return found
-
-
-class SampleSheetConfig(Config):
-    """Fixed prompts that are drawn at intervals."""
-
-    prompts: list[str] = Field([])
-    edits: list[tuple[str, Path]] = Field([], description="instruction and source picture")
-    every_steps: int = Field(1000, gt=0)
-    num_inference_steps: int | None = Field(None, gt=0, description="null: the checkpoint's")
-    height: int | None = None
-    width: int | None = None
 
 
 class ValidationConfig(Config):
@@ -125,7 +128,4 @@ class SupervisedConfig(RunConfig):
     workers: int = Field(4, ge=0, description="processes that prepare data, for each device")
     shift: float | None = Field(None, gt=0, description="of the noise levels; null: the checkpoint's")
     padding: Padding | None = Field(None, description="pads that the bridge sees; null: the checkpoint's")
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    max_skipped_updates: int = Field(10, gt=0, description="not finite in a row, before the run gives up")
     validation: ValidationConfig = ValidationConfig()
-    samples: SampleSheetConfig = SampleSheetConfig()
