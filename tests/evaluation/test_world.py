@@ -79,13 +79,13 @@ def judged(run: Run, detector_folder: Path) -> Scored:
     return score_run(run, scorer.profile, "strict")
 
 
-def test_seeds_and_test_file_are_those_of_the_first_version() -> None:
+def test_seeds_follow_the_lines_of_the_test_file() -> None:
     (world,) = BENCHMARKS
     items = world.items(Path("data"))
-    assert len(items) == 1050 and {item.group for item in items} == set(TEST_CATEGORIES)
+    assert len(items) == 1100 and {item.group for item in items} == set(TEST_CATEGORIES)
     seeds = [job.seed for job in jobs_of(world, items, 4, 0)]
-    assert seeds == [1000 * number + take for number in range(1050) for take in range(4)]
-    assert items[0].data["test"].startswith("world-test-v1.jsonl:1fea88029838c6ea")
+    assert seeds == [1000 * number + take for number in range(1100) for take in range(4)]
+    assert items[0].data["test"].startswith("world-test-v2.jsonl:eb7049a060204b93")
 
 
 def test_a_run_draws_every_picture_and_gives_each_a_verdict(
@@ -194,13 +194,30 @@ def test_sources_are_drawn_once_for_a_file_of_sprites(
     prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
     sources = sorted((tmp_path / "data" / "world" / "sources").iterdir())
     edits = sum(category.startswith("edit_") for category in TEST_CATEGORIES)
-    assert len(sources) == 2 * edits
+    assert len(sources) == 2 * (edits + 1)  # an insert has two
     stamps = [path.stat().st_mtime_ns for path in sources]
     prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
     assert [path.stat().st_mtime_ns for path in sources] == stamps
     (tmp_path / "sprites.zip").write_text("others")
     prepare(world, tmp_path / "data", allow_partial=True, seen=tmp_path / "seen.json")
     assert [path.stat().st_mtime_ns for path in sources] != stamps
+
+
+def test_an_insert_shows_two_pictures_and_its_psnr_is_of_the_second(
+    world: World, detector_folder: Path, tmp_path: Path
+) -> None:
+    world.prepare(tmp_path / "data")
+    item = next(item for item in world.items(tmp_path / "data") if item.group == "edit_insert")
+    sample = world.tests[item.id].sample
+    assert [path.name for path in item.sources] == [f"{item.id}-picture-1.png", f"{item.id}.png"]
+    assert len(sample.pictures) == 2 and item.size == (sample.source.width, sample.source.height)
+    psnr = []
+    for picture in item.sources:
+        call = world.calls(item, 0, picture, world.judges[0])[0]
+        told: dict[int, Reply] = {}
+        WorldScorer(world.tests, detector_folder).answer([call], 0, told.__setitem__)
+        psnr.append(world.parse(item, call, told[0].text, "strict")["psnr"])
+    assert psnr[0] < psnr[1] == 100
 
 
 def test_what_is_missing_is_named_before_anything_is_drawn(world: World, tmp_path: Path) -> None:

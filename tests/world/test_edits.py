@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepgen.errors import InputError
-from deepgen.world.concepts import PREDICATES, holds, is_unseen
+from deepgen.world.concepts import CONCEPTS, PREDICATES, holds, is_unseen
 from deepgen.world.draw import draw
 from deepgen.world.edits import EDIT_KINDS, make_edit, region_mask
 from deepgen.world.instructions import TEMPLATES
@@ -98,3 +98,37 @@ def test_unknown_kinds_and_unseen_facts_in_training_are_refused() -> None:
         draw_edit(random.Random(0), "train", ("rotate",))
     with pytest.raises(InputError, match="test split"):
         draw_edit(random.Random(0), "train", ("reasoning_unseen",))
+
+
+def test_an_insert_adds_the_object_of_the_first_picture_to_the_second_without_naming_it() -> None:
+    rng = random.Random(7)
+    sizes = set()
+    for _ in range(200):
+        edit = make_edit(rng, "insert", "train")
+        shown, source = edit.pictures
+        (thing,) = shown.objects
+        (new,) = set(edit.target.objects) - set(source.objects)
+        assert (new.concept, new.colour) == (thing.concept, thing.colour)
+        assert set(source.objects) < set(edit.target.objects) and source.background == edit.target.background
+        frames = {(scene.width, scene.height, scene.style) for scene in (shown, source, edit.target)}
+        assert len(frames) == 1
+        sizes |= {scene.width for scene in edit.pictures}
+        names = {new.concept, *CONCEPTS[new.concept].synonyms}
+        if all(thing.concept != new.concept for thing in source.objects):
+            words = f" {edit.instruction.lower().rstrip('.')} ".replace(",", "")
+            assert not any(f" {name} " in words for name in names), edit.instruction
+        assert any(word in edit.instruction.lower() for word in ("picture", "image"))
+    assert len(sizes) > 3
+
+
+def test_an_insert_without_a_place_may_use_the_whole_free_side() -> None:
+    rng = random.Random(8)
+    found = [e for e in (make_edit(rng, "insert", "train") for _ in range(120)) if " anywhere|" in e.key]
+    assert len(found) > 10
+    for edit in found:
+        (region,) = edit.region
+        (old,) = edit.source.objects
+        new = edit.target.objects[0]
+        assert not overlap(region, old.box) and overlap(region, new.box)
+        width, height = region[2] - region[0], region[3] - region[1]
+        assert width == edit.source.width or height == edit.source.height

@@ -66,6 +66,25 @@ def mirrored(seen: Seen, scene: Scene) -> Seen:
     return replace(seen, detections=tuple(turn))
 
 
+def test_an_insert_is_wrong_in_another_colour_style_or_place_and_right_anywhere_if_none_is_asked() -> None:
+    placed = 0
+    for edit in edits("insert", 60):
+        seen, new = truth(edit.target), edit.target.objects[0]
+        at = next(i for i, d in enumerate(seen.detections) if d.box == new.box)
+        assert judge_edit(edit, changed(seen, at, colour="no colour"))
+        assert judge_edit(edit, changed(seen, at, style="other"))
+        other = (edit.source.width - new.box[2], edit.source.height - new.box[3])
+        moved = changed(seen, at, box=(*other, other[0] + new.size, other[1] + new.size))
+        if " anywhere|" in edit.key:
+            assert judge_edit(edit, moved) == []
+        elif (
+            abs(new.centre[0] / edit.source.width - 0.5) + abs(new.centre[1] / edit.source.height - 0.5) > 0.2
+        ):
+            placed += 1
+            assert judge_edit(edit, moved), edit.instruction
+    assert placed > 20
+
+
 STRAY = Detection("dog", (0, 0, 44, 44), 0.6, None, "3d", 0.2)
 Corruption = Callable[[Seen, Scene], Seen]
 ALWAYS_WRONG: dict[str, Corruption] = {

@@ -36,7 +36,7 @@ class DrawOptions:
 
 
 def draw_world(destination: Path, options: DrawOptions) -> list[Path]:
-    """Write numbered PNG files (source and target of an edit side by side) and `prompts.jsonl`, a line each.
+    """Write numbered PNG files (sources and target of an edit side by side) and `prompts.jsonl`, a line each.
 
     Returns the paths of the pictures; raises InputError for an unknown kind or split, or without sprites.
     """
@@ -60,7 +60,7 @@ def draw_world(destination: Path, options: DrawOptions) -> list[Path]:
 
 
 def draw_sheet(destination: Path, options: DrawOptions, columns: int = 6) -> Path:
-    """Write one PNG with all samples in a grid, each above its prompt; an edit takes two tiles."""
+    """Write one PNG with all samples in a grid, each above its prompt; edits take two tiles."""
     sprites = _sprites(options)
     tiles = [(_picture(sample, sprites), _text(sample)) for sample in _samples(options)]
     wide = max(picture.shape[1] for picture, _ in tiles) > 320
@@ -101,13 +101,14 @@ def _samples(options: DrawOptions) -> list[Sample | EditSample]:
 def _picture(sample: Sample | EditSample, sprites: Sprites) -> NDArray[np.uint8]:
     if isinstance(sample, Sample):
         return draw(sample.scene, sprites)
-    source, target = draw(sample.source, sprites), draw(sample.target, sprites)
-    gap = np.full((source.shape[0], 8, 3), 255, dtype=np.uint8)
-    return np.concatenate([source, gap, target], axis=1)
+    first, *rest = (draw(scene, sprites) for scene in (*sample.pictures, sample.target))
+    gap = np.full((first.shape[0], 8, 3), 255, dtype=np.uint8)
+    return np.concatenate([first, *(part for picture in rest for part in (gap, picture))], axis=1)
 
 
 def _edit_scenes(sample: EditSample) -> dict[str, object]:
     return {
+        "references": [scene.to_json() for scene in sample.references],
         "source": sample.source.to_json(),
         "target": sample.target.to_json(),
         "region": [list(box) for box in sample.region],

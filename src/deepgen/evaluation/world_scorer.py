@@ -67,7 +67,7 @@ class WorldScorer:
         test = self._tests[call.data["id"]]
         psnr, ink = None, list[str]()
         if isinstance(test.sample, EditSample):
-            psnr = untouched_psnr(test.sample, read_picture(call.images[1].path), picture)
+            psnr = untouched_psnr(test.sample, read_picture(call.images[-1].path), picture)
         else:
             if self._ocr is not None and test.category in READ_CATEGORIES:
                 seen = replace(seen, readings=self._ocr.read(picture))

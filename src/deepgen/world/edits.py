@@ -1,7 +1,7 @@
 """Edits with exact truth: a scene, an instruction, and the scene that results."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from deepgen.errors import InputError
 from deepgen.world.concepts import CONCEPTS, PREDICATES
 from deepgen.world.instructions import (
+    ANYWHERE,
     TEMPLATES,
     at_position,
     at_relation,
     ground_names,
     instruction,
     newcomer,
+    picture_names,
     reference,
 )
 from deepgen.world.layout import COUNTED, MARGIN, NINE, pair, place, spread
@@ -45,15 +47,17 @@ EDIT_WEIGHTS = {
     "style": 8,
     "reasoning_seen": 8,
     "reasoning_unseen": 0,
+    "insert": 0,
 }
-"""The kinds of edits and how often each is drawn. `reasoning_unseen` is only in the test split, by name."""
+"""The kinds of edits and how often each is drawn. Two come by name only: `reasoning_unseen`, which is only in the
+test split, and `insert`, whose samples show more than one picture."""
 EDIT_KINDS = tuple(EDIT_WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
 class EditSample:
     """Source and target have one size. `region`: the boxes outside which not a pixel differs; `key` is what
-    `split_of` hashed."""
+    `split_of` hashed; `references`: pictures that the instruction speaks of, of the same size, before the source."""
 
     category: str
     instruction: str
@@ -62,6 +66,12 @@ class EditSample:
     region: tuple[Box, ...]
     split: str
     key: str
+    references: tuple[Scene, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Scene, ...]:
+        """What an editor is shown, in the order in which instructions count; the last one is to be edited."""
+        return (*self.references, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,7 @@ class _Draft:
     target: Scene
     names: dict[str, str]
     goal: str
+    references: tuple[Scene, ...] = ()
 
 
 def region_mask(sample: EditSample) -> NDArray[np.bool_]:
@@ -98,12 +109,15 @@ def make_edit(rng: random.Random, kind: str, split: str) -> EditSample:
     words = instruction(rng, TEMPLATES[draft.wording][number], draft.names)
     things = sorted(f"{thing.concept}/{thing.colour}" for thing in draft.source.objects)
     key = "|".join((kind, ",".join(things), draft.goal, f"{draft.wording} {number}"))
-    return EditSample(kind, words, draft.source, draft.target, _region(kind, draft), split, key)
+    region = _region(kind, draft)
+    return EditSample(kind, words, draft.source, draft.target, region, split, key, draft.references)
 
 
 def _region(kind: str, draft: _Draft) -> tuple[Box, ...]:
     if kind in ("background", "style"):
         return ((0, 0, draft.source.width, draft.source.height),)
+    if draft.wording == ANYWHERE:
+        return (_free_side(draft),)
     changed = set(draft.source.objects) ^ set(draft.target.objects)
     return tuple(sorted(thing.box for thing in changed))
 
@@ -173,7 +187,8 @@ def _add(rng: random.Random) -> _Draft:
     else:
         items = _items(rng, rng.choice((2, 2, 3)))
         scene = _empty(rng, items)
-        objects, cells = _on_nine(rng, scene, items)
+        cells = rng.sample(range(9), len(items))
+        objects = _on_nine(rng, scene, items, cells)
         names = at_position(rng, POSITIONS[cells[0]])
         source = replace(scene, objects=objects[1:])
         goal = f"{_item(objects[0])} {POSITIONS[cells[0]]}"
@@ -181,15 +196,48 @@ def _add(rng: random.Random) -> _Draft:
     return _Draft("add", source, replace(scene, objects=objects), names, goal)
 
 
+def _insert(rng: random.Random) -> _Draft:
+    """The object of one picture into another one: mostly to a place as `add` names them, else where there is room."""
+    if rng.random() < 0.75:
+        draft = replace(_add(rng), wording="insert")
+    else:
+        items = _items(rng, 2)
+        scene = _empty(rng, items)
+        objects = pair(rng, scene, items, None)
+        source, goal = replace(scene, objects=objects[1:]), f"{_item(objects[0])} anywhere"
+        draft = _Draft(ANYWHERE, source, replace(scene, objects=objects), {}, goal)
+    shown = _portrait(rng, draft.target.objects[0], draft.source)
+    return replace(draft, names=draft.names | picture_names(rng), references=(shown,))
+
+
+def _portrait(rng: random.Random, thing: Object, like: Scene) -> Scene:
+    """The thing alone, in the size and style of another picture, on a background of its own."""
+    item = Item(thing.concept, thing.colour)
+    empty = replace(like, background=background_for(rng, (item,), rng.random() < 0.25), objects=())
+    size = rng.choice((80, 96, 112, 132, 156) if min(like.width, like.height) >= 224 else (80, 96, 112))
+    return replace(empty, objects=(place(rng, item, (0.5, 0.5), size, empty, jitter=20),))
+
+
+def _free_side(draft: _Draft) -> Box:
+    """The part of the picture beside its one object in which the newcomer stands."""
+    new, old = draft.target.objects
+    (left, top, right, bottom), (width, height) = old.box, (draft.source.width, draft.source.height)
+    if new.box[2] <= left or new.box[0] >= right:
+        return (0, 0, left, height) if new.box[2] <= left else (right, 0, width, height)
+    return (0, 0, width, top) if new.box[3] <= top else (0, bottom, width, height)
+
+
 def _on_nine(
-    rng: random.Random, scene: Scene, items: tuple[Item, ...]
-) -> tuple[tuple[Object, ...], tuple[int, ...]]:
-    """Objects on different cells of the 3 by 3 grid, and the cells."""
-    cells = tuple(rng.sample(range(9), len(items)))
+    rng: random.Random, scene: Scene, items: tuple[Item, ...], cells: Sequence[int]
+) -> tuple[Object, ...]:
+    """Objects on cells of the 3 by 3 grid."""
     size = NINE.largest(scene.width, scene.height)
+    slack = NINE.cell[0] * min(scene.width, scene.height) - size
+    jitter = min(3, int(slack / 2))
     return tuple(
-        place(rng, item, NINE.centres[cell], size, scene, 3) for item, cell in zip(items, cells, strict=True)
-    ), cells
+        place(rng, item, NINE.centres[cell], size, scene, jitter)
+        for item, cell in zip(items, cells, strict=True)
+    )
 
 
 def _remove(rng: random.Random) -> _Draft:
@@ -242,15 +290,12 @@ def _move(rng: random.Random) -> _Draft:
     size = NINE.largest(scene.width, scene.height)
     beside = len(items) == 2 and rng.random() < 0.5
     if beside:  # the other one stands in the middle, so that all four sides of it are free
-        cells: tuple[int, ...] = (rng.choice((1, 3, 5, 7)), 4)
-        objects = tuple(
-            place(rng, item, NINE.centres[cell], size, scene, 3)
-            for item, cell in zip(items, cells, strict=True)
-        )
-        goal_cell = rng.choice([cell for cell in (1, 3, 5, 7) if cell != cells[0]])
+        cells = [rng.choice((1, 3, 5, 7)), 4]
+        free: Sequence[int] = (1, 3, 5, 7)
     else:
-        objects, cells = _on_nine(rng, scene, items)
-        goal_cell = rng.choice([cell for cell in range(9) if cell not in cells])
+        cells, free = rng.sample(range(9), len(items)), range(9)
+    objects = _on_nine(rng, scene, items, cells)
+    goal_cell = rng.choice([cell for cell in free if cell not in cells])
     source = replace(scene, objects=objects)
     old = objects[0]
     moved = place(rng, items[0], NINE.centres[goal_cell], size, scene, 0)
@@ -344,4 +389,5 @@ _MAKERS: dict[str, Callable[[random.Random], _Draft]] = {
     "style": _style,
     "reasoning_seen": _reasoning(False),
     "reasoning_unseen": _reasoning(True),
+    "insert": _insert,
 }

@@ -7,6 +7,8 @@ from deepgen.world.plans import Item
 from deepgen.world.scenes import Background, Object, Scene
 from deepgen.world.wordings import POSITION_WORDS, RELATION_WORDS
 
+ANYWHERE = "insert anywhere"
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "add": (
         "add {new} {at}",
@@ -101,7 +103,37 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "convert it to {style} style",
         "I want this in {style} style",
     ),
+    "insert": (
+        "put {thing} into {second} {at}",
+        "add {thing} to {second}, {at}",
+        "place {thing} {at} in {second}",
+        "insert {thing} into {second}, {at}",
+        "take {thing} and put it {at} in {second}",
+        "copy {thing} into {second} {at}",
+        "{second} with {thing} {at}",
+        "I want {thing} in {second}, {at}",
+        "{thing} should be {at} in {second}",
+    ),
+    ANYWHERE: (
+        "put {thing} into {second}",
+        "add {thing} to {second}",
+        "place {thing} in {second}",
+        "insert {thing} into {second}",
+        "take {thing} and put it in {second}",
+        "copy {thing} into {second}",
+        "{second} with {thing}",
+        "I want {thing} in {second}",
+        "{thing} should be in {second}",
+    ),
 }
+
+_PICTURES = (
+    ("picture 1", "picture 2"),
+    ("image 1", "image 2"),
+    ("the first picture", "the second picture"),
+    ("the first image", "the second image"),
+    ("picture one", "picture two"),
+)
 
 
 def instruction(rng: random.Random, template: str, names: dict[str, str]) -> str:
@@ -122,6 +154,13 @@ def newcomer(rng: random.Random, item: Item) -> str:
     """ "a dog" or "a red car": something that is not in the picture yet."""
     words = noun(rng, item.concept)
     return article(f"{item.colour} {words}" if item.colour else words, item.concept)
+
+
+def picture_names(rng: random.Random) -> dict[str, str]:
+    """`thing`, "the object of picture 1", and `second`, "picture 2"."""
+    first, second = rng.choice(_PICTURES)
+    what, of = rng.choice(("the object", "the thing", "the item")), rng.choice(("of", "in", "from"))
+    return {"thing": f"{what} {of} {first}", "second": second}
 
 
 def at_position(rng: random.Random, position: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The fixed test file of the picture world, `world-test-v1.jsonl`: a prompt and its exact truth in each line.
+"""The fixed test file of the picture world, `world-test-v2.jsonl`: a prompt and its exact truth in each line.
 
 `make_test_file` wrote it once, from the test split; it is package data and changes only under a new name.
 """
@@ -17,7 +17,7 @@ from deepgen.world.edits import EditSample
 from deepgen.world.sampling import CATEGORIES, EDIT_KINDS, Sample, draw_edit, draw_sample
 from deepgen.world.scenes import Scene
 
-TEST_FILE = "world-test-v1.jsonl"
+TEST_FILE = "world-test-v2.jsonl"
 TEST_CATEGORIES = (*CATEGORIES, *(f"edit_{kind}" for kind in EDIT_KINDS))
 
 
@@ -64,10 +64,10 @@ def _draw_item(rng: random.Random, category: str) -> Sample | EditSample:
 def _to_json(sample: Sample | EditSample) -> dict[str, Any]:
     if isinstance(sample, EditSample):
         source, target = sample.source.to_json(), sample.target.to_json()
-        return {"prompt": sample.instruction, "source": source, "target": target} | {
-            "region": sample.region,
-            "key": sample.key,
-        }
+        row: dict[str, Any] = {"prompt": sample.instruction, "source": source, "target": target}
+        if sample.references:
+            row["references"] = [scene.to_json() for scene in sample.references]
+        return row | {"region": sample.region, "key": sample.key}
     mentions = sorted(sample.mentions)
     return {"prompt": sample.prompt, "mentions": mentions, "scene": sample.scene.to_json(), "key": sample.key}
 
@@ -79,7 +79,9 @@ def _from_json(row: dict[str, Any]) -> Sample | EditSample:
         return Sample(category, prompt, scene, frozenset(row["mentions"]), "test", row["key"])
     source, target = Scene.from_json(row["source"]), Scene.from_json(row["target"])
     region = tuple(tuple(box) for box in row["region"])
-    return EditSample(category.removeprefix("edit_"), prompt, source, target, region, "test", row["key"])
+    references = tuple(Scene.from_json(scene) for scene in row.get("references", ()))
+    kind = category.removeprefix("edit_")
+    return EditSample(kind, prompt, source, target, region, "test", row["key"], references)
 
 
 def load_items(path: Path | None = None) -> tuple[list[Item], str]:

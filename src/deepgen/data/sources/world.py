@@ -39,7 +39,7 @@ class WorldSource:
         key = f"{config.name}/{index}"
         if config.task == "edit":
             edit = draw_edit(rng, config.split, config.kinds or None)
-            source = ScenePicture(edit.source, sprites, f"{key}/source")
-            return Record(key, edit.instruction, ScenePicture(edit.target, sprites, key), (source,))
+            sources = [ScenePicture(scene, sprites, f"{key}/{n}") for n, scene in enumerate(edit.pictures)]
+            return Record(key, edit.instruction, ScenePicture(edit.target, sprites, key), tuple(sources))
         sample = draw_sample(rng, config.split, config.kinds or None)
         return Record(key, sample.prompt, ScenePicture(sample.scene, sprites, key))

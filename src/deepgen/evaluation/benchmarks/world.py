@@ -1,6 +1,6 @@
 """The benchmark `world`: does the model draw and edit what the picture world's prompts ask?
 
-The prompts are `world-test-v1`, the judge is the world's detector, and what counts as right is in
+The prompts are `world-test-v2`, the judge is the world's detector, and what counts as right is in
 `deepgen.world.judging`.
 """
 
@@ -39,7 +39,7 @@ SPRITES_MARK = "sprites.sha256"
 
 class World(Benchmark):
     name = "world"
-    title = "objects, counts, colours, places, edits, words in the picture world (world-test-v1)"
+    title = "objects, counts, colours, places, edits, words in the picture world (world-test-v2)"
     task = "both"
     folder = "world"
     counts = dict.fromkeys(TEST_CATEGORIES, PER_CATEGORY)
@@ -65,7 +65,7 @@ class World(Benchmark):
         return World(self.test_file, sprites)
 
     def prepare(self, data: Path) -> None:
-        """Draw the sources of the edits, once for a file of sprites; without sprites there are none."""
+        """Draw the pictures that edits are shown, once for a file of sprites; without sprites there are none."""
         packed = self.sprites or default_path()
         if not packed.is_file():
             if self.sprites is not None:
@@ -84,12 +84,17 @@ class World(Benchmark):
         sprites = Sprites.load(packed)
         for test in load_items(self.test_file)[0]:
             if isinstance(test.sample, EditSample):
-                picture = Image.fromarray(draw(test.sample.source, sprites))
-                save_png(picture, self._source(data, test), {"source": test.id})
+                for scene, path in zip(test.sample.pictures, self._sources(data, test), strict=True):
+                    save_png(Image.fromarray(draw(scene, sprites)), path, {"source": test.id})
         write_text(mark, digest)
 
-    def _source(self, data: Path, test: TestItem) -> Path:
-        return data / "sources" / f"{test.id}.png"
+    def _sources(self, data: Path, test: TestItem) -> tuple[Path, ...]:
+        """The picture to edit last; before it the references of the instruction, numbered from 1."""
+        if not isinstance(test.sample, EditSample):
+            return ()
+        numbers = range(1, len(test.sample.pictures))
+        names = (*(f"{test.id}-picture-{number}" for number in numbers), test.id)
+        return tuple(data / "sources" / f"{name}.png" for name in names)
 
     def items(self, data: Path) -> list[Item]:
         tests, digest = load_items(self.test_file)
@@ -98,7 +103,7 @@ class World(Benchmark):
                 test.id,
                 test.category,
                 test.prompt,
-                sources=(self._source(data, test),) if isinstance(test.sample, EditSample) else (),
+                sources=self._sources(data, test),
                 size=(test.shown.width, test.shown.height),
                 data={"number": test.number, "test": f"{TEST_FILE}:{digest[:16]}"},
             )
