@@ -49,8 +49,8 @@ def test_a_family_has_its_own_weight_and_others_do_not_use_the_reward(kit):
 
 
 def test_a_reward_without_weight_is_not_built():
-    dead = {"kind": "clip", "folder": "/nowhere", "weight": 0}
-    unused = {"kind": "clip", "name": "x", "folder": "/nowhere", "families": {"t2i": 0}}
+    dead = {"kind": "clip", "path": "/nowhere", "weight": 0}
+    unused = {"kind": "clip", "name": "x", "path": "/nowhere", "families": {"t2i": 0}}
     assert [one.name for one in rewards_of(dead, unused, {"kind": "mean_brightness"})] == ["mean_brightness"]
 
 

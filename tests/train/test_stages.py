@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from deepgen import DeepGenPipeline
 from deepgen.cli.train import train
+from deepgen.config import load_config
+from deepgen.rewards import RewardInput, build_rewards
+from deepgen.rewards.config import Rewards
 
 COMMON = ["device=cpu", "workers=0", "loop.budget_minutes=null", "loop.steps=2", "loop.log_every_steps=1"]
 EAGER = [*COMMON, "compile=false"]
@@ -33,6 +37,17 @@ def runs(tmp_path_factory):
     ]
     run("vlm", *EAGER, *sizes, "tokens_per_batch=320", "picture_batch_size=2", "held_out_batches=2")
     run("detector", *COMMON, f"vae={root}/vae/vae", "batch_size=2")
+    for stage in ("reward_detector", "reader"):
+        held_out = ["held_out_scenes=5"] if stage == "reader" else []
+        run(stage, *COMMON, f"vae={root}/vae/vae", "batch_size=2", *held_out)
+    run(
+        "clip",
+        "held_out_pairs=4",
+        *COMMON,
+        f"vae={root}/vae/vae",
+        "batch_size=2",
+        f"tokenizer={root}/vlm/vlm",
+    )
     towers = [f"vlm={root}/vlm/vlm", f"vae={root}/vae/vae"]
     cache = [
         "cache_text=8",
@@ -49,9 +64,25 @@ def runs(tmp_path_factory):
 
 
 def test_every_stage_leaves_its_configuration_and_measures(runs):
-    for stage in ("vae", "vlm", "detector", "diffusion"):
+    for stage in ("vae", "vlm", "detector", "reader", "clip", "diffusion"):
         assert (runs / stage / "config.yaml").stat().st_size > 0
         assert "loss" in (runs / stage / "metrics.jsonl").read_text()
+
+
+def test_networks_that_give_rewards_say_how_well_they_see_and_load_as_rewards(runs):
+    for stage, network in (("reader", "exact"), ("clip", "told_apart")):
+        found = json.loads((runs / stage / stage / "metrics.json").read_text())
+        assert found.keys() == {"drawn", "reconstructed"} and 0 <= found["drawn"][network] <= 1
+    paths = {
+        "world_text": "reader/reader",
+        "world_clip": "clip/clip",
+        "world_detector": "reward_detector/detector",
+    }
+    entries = [{"kind": kind, "path": str(runs / path)} for kind, path in paths.items()]
+    rewards = build_rewards(load_config(Rewards, {"rewards": entries}).rewards)
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    one = RewardInput(picture, 'a cat and the word "OPEN"', "g")
+    assert all(weighted.reward([one])[0].valid for weighted in rewards)
 
 
 def test_the_towers_together_draw_and_edit(runs):

@@ -20,7 +20,9 @@ Device = Annotated[str, typer.Option(help="Where models compute: cpu, cuda, cuda
 
 
 def serve(
-    name: Annotated[str, typer.Argument(help=f"A reward's kind (clip, ocr, world, …), or {WORLD_JUDGE}.")],
+    name: Annotated[
+        str, typer.Argument(help=f"A reward's kind (clip, ocr, world_detector, …), or {WORLD_JUDGE}.")
+    ],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value …, as in a configuration.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8100,

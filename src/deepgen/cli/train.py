@@ -10,7 +10,7 @@ import yaml
 from deepgen.config import Config, find_config, load_config, parse_yaml
 from deepgen.errors import ConfigError
 
-NANO_STAGES = ("vae", "vlm", "detector", "diffusion", "assemble")
+NANO_STAGES = ("vae", "vlm", "detector", "reader", "clip", "diffusion", "assemble")
 ENGINE_STAGES = ("train", "rl")
 
 
@@ -18,6 +18,8 @@ def _nano_stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
     from deepgen.train.assemble import AssembleConfig, assemble
     from deepgen.train.detector import DetectorConfig, train_detector
     from deepgen.train.diffusion import DiffusionConfig, train_diffusion
+    from deepgen.train.dual_encoder import DualEncoderConfig, train_dual_encoder
+    from deepgen.train.reader import ReaderConfig, train_reader
     from deepgen.train.vae import VaeConfig, train_vae
     from deepgen.train.vlm import VlmConfig, train_vlm
 
@@ -25,6 +27,8 @@ def _nano_stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
         "vae": (VaeConfig, train_vae),
         "vlm": (VlmConfig, train_vlm),
         "detector": (DetectorConfig, train_detector),
+        "reader": (ReaderConfig, train_reader),
+        "clip": (DualEncoderConfig, train_dual_encoder),
         "diffusion": (DiffusionConfig, train_diffusion),
         "assemble": (AssembleConfig, assemble),
     }

@@ -55,13 +55,13 @@ class ClipConfig(RewardSettings):
     """Cosine between prompt and picture by a CLIP in a folder (published: ViT-L/14)."""
 
     kind: Literal["clip"]
-    folder: Path
+    path: Path
     at_once: PositiveInt = 32
 
     def build(self, name: str, device: str) -> Reward:
         from deepgen.rewards.clip import ClipReward
 
-        return ClipReward(name, self.folder, device, self.at_once)
+        return ClipReward(name, self.path, device, self.at_once)
 
 
 class OcrConfig(RewardSettings):
@@ -77,19 +77,43 @@ class OcrConfig(RewardSettings):
         return OcrReward(name, self.matching, self.least_score)
 
 
-class WorldConfig(RewardSettings):
-    """How much of what a prompt of the picture world asks its detector finds.
+class WorldTextConfig(RewardSettings):
+    """How much of the word that a prompt quotes is written in the picture, by the reader in a folder."""
 
-    detector: a folder; the shipped one if None, which the evaluation uses too: train another one for results.
-    """
-
-    kind: Literal["world"]
-    detector: Path | None = None
+    kind: Literal["world_text"]
+    path: Path
 
     def build(self, name: str, device: str) -> Reward:
-        from deepgen.rewards.world import WorldReward
+        from deepgen.rewards.world_text import WorldText
 
-        return WorldReward(name, self.detector, device)
+        return WorldText(name, self.path, device)
+
+
+class WorldClipConfig(RewardSettings):
+    """Cosine between prompt and picture by the world's small CLIP in a folder."""
+
+    kind: Literal["world_clip"]
+    path: Path
+
+    def build(self, name: str, device: str) -> Reward:
+        from deepgen.rewards.world_clip import WorldClip
+
+        return WorldClip(name, self.path, device)
+
+
+class WorldDetectorConfig(RewardSettings):
+    """How much of what a prompt of the picture world states a detector finds, and of an edit how much it left alone.
+
+    path: a folder; the shipped detector if None, which the evaluation uses too: train another one for results.
+    """
+
+    kind: Literal["world_detector"]
+    path: Path | None = None
+
+    def build(self, name: str, device: str) -> Reward:
+        from deepgen.rewards.world_detector import WorldDetector
+
+        return WorldDetector(name, self.path, device)
 
 
 class EditRegionConfig(RewardSettings):
@@ -185,7 +209,9 @@ RewardConfig = Annotated[
     | JpegSizeConfig
     | ClipConfig
     | OcrConfig
-    | WorldConfig
+    | WorldTextConfig
+    | WorldClipConfig
+    | WorldDetectorConfig
     | EditRegionConfig
     | PreferenceConfig
     | EditInstructionConfig

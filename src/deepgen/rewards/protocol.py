@@ -28,10 +28,10 @@ class RewardInput:
     """One drawn picture and what was asked.
 
     picture: uint8 [H, W, 3]; a CPU tensor of that kind is taken too. group: id of the prompt's group in this batch.
-    references: the source pictures of an edit. family: of the prompt ("t2i", "edit", a data set's name): decides
-    which rewards apply, and their weights. target: an edit's known right result, where there is one. metadata:
-    JSON-ready; "world" holds a row of the world's test format (scene and mentions, or source, target and region)
-    for the detector reward.
+    references: the pictures of an edit in the prompt's order, the last one its source. family: of the prompt ("t2i",
+    "edit", a data set's name): decides which rewards apply, and their weights. target: an edit's known right result,
+    where there is one. metadata: JSON-ready; "world" holds `world.testset.row_of` a sample, which the reward
+    world_detector reads (edits need it).
     """
 
     picture: Picture

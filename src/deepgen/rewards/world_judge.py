@@ -20,7 +20,7 @@ from deepgen.rewards.protocol import Picture, RewardInput
 from deepgen.rewards.service import Answer, Refused
 from deepgen.rewards.templates import PREFERENCE, prompt_in, read_template
 from deepgen.rewards.wire import decode_picture
-from deepgen.rewards.world import WorldReward
+from deepgen.rewards.world_detector import WorldDetector
 
 Share = Annotated[float, Field(ge=0, le=1)]
 MODEL = "world-preference"
@@ -54,7 +54,7 @@ class WorldJudge:
     def __init__(self, config: WorldJudgeConfig) -> None:
         self._config = config
         self._template = read_template(config.template, PREFERENCE)
-        self._reward = WorldReward(MODEL, config.detector, config.device)
+        self._reward = WorldDetector(MODEL, config.detector, config.device)
         self._rng = random.Random(config.seed)
         self._one_at_a_time = threading.Lock()
 

@@ -18,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from deepgen.errors import InputError
+from deepgen.world.blocks import Bottleneck, conv_unit, network_input
 from deepgen.world.concepts import CONCEPTS
 from deepgen.world.scenes import (
     CHECKER_CELL,
@@ -31,7 +32,6 @@ from deepgen.world.scenes import (
 )
 
 STRIDE = 16
-SIDE_MULTIPLE = 32
 MAX_OBJECTS = 8
 NATURAL = "natural"
 Box = tuple[float, float, float, float]
@@ -51,29 +51,6 @@ class Detection:
     colour: str | None = None
     style: str | None = None
     certainty: float = 1.0
-
-
-def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.SiLU(inplace=True),
-    )
-
-
-class _Bottleneck(nn.Module):
-    """x + 1×1 → 3×3 → 1×1: most of a dense block's effect at a third of its parameters."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        last = nn.BatchNorm2d(width)
-        nn.init.zeros_(last.weight)  # a new block is the identity
-        self.body = nn.Sequential(
-            _unit(width, inner, 1), _unit(inner, inner, 3), nn.Conv2d(inner, width, 1, bias=False), last
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x + self.body(x))
 
 
 class Detector(ModelMixin, ConfigMixin):
@@ -96,16 +73,16 @@ class Detector(ModelMixin, ConfigMixin):
         self.colour_names = [NATURAL, *colours]
         self.outputs = (1, 4, len(concepts), len(self.colour_names), len(styles))
         w0, w4, w8, w16, w32 = widths
-        self.stem = _unit(3, w0, 3, 2)
+        self.stem = conv_unit(3, w0, 3, 2)
         self.at4 = self._stage(w0, w4, depths[0])
         self.at8 = self._stage(w4, w8, depths[1])
         self.at16 = self._stage(w8, w16, depths[2])
         self.at32 = nn.Sequential(
-            nn.AvgPool2d(2), _unit(w16, w32, 1), *(_Bottleneck(w32, w32 // 2) for _ in range(depths[3]))
+            nn.AvgPool2d(2), conv_unit(w16, w32, 1), *(Bottleneck(w32, w32 // 2) for _ in range(depths[3]))
         )
         self.widen = nn.Conv2d(w32, w16, 1)
-        self.merge = _Bottleneck(w16, w16 // 2)
-        self.head = nn.Sequential(_unit(w16, head_width, 3), nn.Conv2d(head_width, sum(self.outputs), 1))
+        self.merge = Bottleneck(w16, w16 // 2)
+        self.head = nn.Sequential(conv_unit(w16, head_width, 3), nn.Conv2d(head_width, sum(self.outputs), 1))
         # Most cells hold nothing: starting there spares the first hundred steps (RetinaNet, section 4.1).
         final = self.head[-1]
         assert isinstance(final, nn.Conv2d) and final.bias is not None
@@ -116,7 +93,7 @@ class Detector(ModelMixin, ConfigMixin):
     @staticmethod
     def _stage(inputs: int, width: int, depth: int) -> nn.Sequential:
         return nn.Sequential(
-            _unit(inputs, width, 3, 2), *(_Bottleneck(width, width // 2) for _ in range(depth))
+            conv_unit(inputs, width, 3, 2), *(Bottleneck(width, width // 2) for _ in range(depth))
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -128,15 +105,7 @@ class Detector(ModelMixin, ConfigMixin):
 
         Raises InputError for other shapes.
         """
-        if pictures.ndim != 4 or pictures.shape[1] != 3:
-            raise InputError(f"the detector takes pictures [B, 3, H, W], got {list(pictures.shape)}")
-        if pictures.shape[2] % SIDE_MULTIPLE or pictures.shape[3] % SIDE_MULTIPLE:
-            raise InputError(
-                f"detector pictures need sides in {SIDE_MULTIPLE}s, got {list(pictures.shape[2:])}"
-            )
-        if pictures.dtype == torch.uint8:
-            pictures = pictures.to(self.dtype) / 255
-        x = pictures.to(self.dtype) * 4 - 2
+        x = network_input(pictures, self.dtype)
         x = self.at16(self.at8(self.at4(self.stem(x))))
         context = self.widen(self.at32(x))
         x = self.merge(x + F.interpolate(context, scale_factor=2.0, mode="nearest"))
@@ -239,25 +208,26 @@ class Detector(ModelMixin, ConfigMixin):
         return self.decode(self(pictures.to(self.device)), threshold)
 
 
-def degrade(pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def degrade(pictures: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
     """A training-time blur, noise and change of brightness, each of its own strength per picture.
 
     `pictures` float [B, 3, H, W] in [0, 1], and so is the result. It stands for what a VAE and a generator
-    do to a drawing without changing what it shows; hues are kept, because colour is predicted.
+    do to a drawing without changing what it shows; hues are kept, because colour is predicted. `strength`
+    multiplies all three; 1 is what the evaluation's detector was trained with.
     """
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(len(pictures), 1, 1, 1, device=pictures.device).uniform_(
-            low, high, generator=generator
+            low * strength, high * strength, generator=generator
         )
 
     # A mixture of the picture and its strong blur approximates any blur between them at one pass's price.
     blurred = F.avg_pool2d(F.pad(pictures, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    amount = uniform(-0.8, 1.0).clamp(min=0)
+    amount = uniform(-0.8, 1.0).clamp(0, 1)
     x = pictures + amount * (blurred - pictures)
     noise = torch.empty_like(x).normal_(generator=generator)
     x = x + noise * uniform(-0.04, 0.06).clamp(min=0)
-    contrast, brightness = uniform(0.88, 1.1), uniform(-0.05, 0.05)
+    contrast, brightness = 1 + uniform(-0.12, 0.1), uniform(-0.05, 0.05)
     return ((x - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 

@@ -61,6 +61,12 @@ def see(detector: Detector, pictures: Sequence[NDArray[np.uint8]], at_once: int 
     return [seen[place] for place in range(len(pictures))]
 
 
+def truth_of(scene: Scene) -> Seen:
+    """What a perfect detector and reader find in a drawing of the scene."""
+    found = (Detection(item.concept, item.box, 1.0, colour_of(item), scene.style) for item in scene.objects)
+    return Seen(tuple(found), scene.background, tuple(Reading(word.text, word.box) for word in scene.words))
+
+
 def judge_sample(sample: Sample, seen: Seen) -> list[str]:
     """The faults of a picture drawn for `sample`, each in a few words; none means that it is right."""
     scene, mentions = sample.scene, sample.mentions

@@ -9,7 +9,7 @@ from deepgen.errors import InputError
 from deepgen.world.captions import caption, choose_template, key_of
 from deepgen.world.edits import EDIT_KINDS, EDIT_WEIGHTS, EditSample, make_edit
 from deepgen.world.layout import lay_out
-from deepgen.world.plans import CATEGORIES, SPLITS, WEIGHTS, make_plan
+from deepgen.world.plans import CATEGORIES, SPLITS, WEIGHTS, Plan, make_plan
 from deepgen.world.scenes import Scene
 
 __all__ = [
@@ -45,22 +45,33 @@ def split_of(key: str) -> str:
     return "test" if int.from_bytes(digest[:8], "big") % TEST_EVERY == 0 else "train"
 
 
+def draw_plan(
+    rng: random.Random, split: str = "train", categories: Sequence[str] | None = None
+) -> tuple[Plan, int]:
+    """What one sample asks for, and the number of its wording; see `draw_sample`."""
+    _check_split(split)
+    category = rng.choice(categories) if categories else rng.choices(CATEGORIES, tuple(WEIGHTS.values()))[0]
+    while True:
+        plan = make_plan(rng, category, split)
+        template = choose_template(rng, plan)
+        if split_of(key_of(plan, template)) == split:
+            return plan, template
+
+
 def draw_sample(rng: random.Random, split: str = "train", categories: Sequence[str] | None = None) -> Sample:
     """One sample; equal generators give equal samples.
 
     `categories` limits the draw to some of CATEGORIES (all equally often); by default they come as often as
     WEIGHTS says. Raises InputError for an unknown split or category.
     """
-    _check_split(split)
-    category = rng.choice(categories) if categories else rng.choices(CATEGORIES, tuple(WEIGHTS.values()))[0]
-    while True:
-        plan = make_plan(rng, category, split)
-        template = choose_template(rng, plan)
-        key = key_of(plan, template)
-        if split_of(key) == split:
-            break
+    return sample_of(rng, *draw_plan(rng, split, categories), split)
+
+
+def sample_of(rng: random.Random, plan: Plan, template: int, split: str) -> Sample:
+    """The sample that asks for a plan of that split, with one of its captions and layouts."""
     prompt = caption(rng, plan, template)
-    return Sample(category, prompt, lay_out(rng, plan), plan.mentions, split, key)
+    key = key_of(plan, template)
+    return Sample(plan.category, prompt, lay_out(rng, plan), plan.mentions, split, key)
 
 
 def sample_scene(rng: random.Random, category: str, split: str = "train") -> Scene:

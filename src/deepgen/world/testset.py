@@ -6,7 +6,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -72,7 +72,14 @@ def _to_json(sample: Sample | EditSample) -> dict[str, Any]:
     return {"prompt": sample.prompt, "mentions": mentions, "scene": sample.scene.to_json(), "key": sample.key}
 
 
-def _from_json(row: dict[str, Any]) -> Sample | EditSample:
+def row_of(sample: Sample | EditSample) -> dict[str, Any]:
+    """The sample as a line of a test file has it, without its id; what rewards are told of a prompt."""
+    kind = "edit_" if isinstance(sample, EditSample) else ""
+    return _to_json(sample) | {"category": kind + sample.category}
+
+
+def sample_of(row: Mapping[str, Any]) -> Sample | EditSample:
+    """The inverse. Raises DataError, KeyError, TypeError or ValueError for what is no such line."""
     category, prompt = row["category"], row["prompt"]
     if "source" not in row:
         scene = Scene.from_json(row["scene"])
@@ -89,7 +96,7 @@ def load_items(path: Path | None = None) -> tuple[list[Item], str]:
     path = path or Path(str(resources.files("deepgen.world"))) / TEST_FILE
     content = path.read_bytes()
     rows = [json.loads(line) for line in content.decode("utf-8").splitlines()]
-    items = [Item(row["id"], n, row["category"], _from_json(row)) for n, row in enumerate(rows)]
+    items = [Item(row["id"], n, row["category"], sample_of(row)) for n, row in enumerate(rows)]
     return items, hashlib.sha256(content).hexdigest()
 
 

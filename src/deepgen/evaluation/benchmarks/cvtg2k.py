@@ -39,6 +39,7 @@ from deepgen.evaluation.samples import (
     worst_of,
 )
 from deepgen.evaluation.sources import read_json, require
+from deepgen.rewards.text_match import levenshtein
 
 SETS = ("CVTG", "CVTG-Style")
 COUNTS = {
@@ -72,16 +73,6 @@ def wanted_words(prompt: str) -> list[str]:
     """The words to be drawn: what stands between single quotes, in lower case, split at spaces. An apostrophe inside
     a quote ends it, as published; 9 of the 2,000 prompts quote one text more than their area says."""
     return [word for quoted in re.findall(r"'(.*?)'", prompt) for word in quoted.lower().split()]
-
-
-def levenshtein(one: str, other: str) -> int:
-    """The fewest insertions, deletions and substitutions of characters between two texts."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        corner, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b))
-    return row[-1]
 
 
 def nearness(word: str, read: Sequence[str]) -> float:
