@@ -16,6 +16,7 @@ from deepgen.rewards import RewardInput, build_rewards
 from deepgen.rewards.config import Rewards
 
 COMMON = ["device=cpu", "workers=0", "loop.budget_minutes=null", "loop.steps=2", "loop.log_every_steps=1"]
+INSERTS = ["insert_share=0.4", "insert_tokens=256", "insert_batch_size=2", "cache_insert=4"]
 EAGER = [*COMMON, "compile=false"]
 
 
@@ -56,6 +57,7 @@ def runs(tmp_path_factory):
         "batch_size=2",
         "edit_batch_size=2",
         "edit_tokens=256",
+        *INSERTS,
     ]
     bridge = ["bridge.num_fused_layers=1", "bridge.hidden_size=40", "bridge.num_layers=1", "text_tokens=256"]
     run("diffusion", *EAGER, *towers, *cache, *bridge, "transformer.num_layers=2")
@@ -90,6 +92,8 @@ def test_the_towers_together_draw_and_edit(runs):
     picture = pipe("a red apple", seed=1, num_inference_steps=2).images[0]
     assert picture.size == (256, 256)
     assert pipe("make it blue", image=picture, seed=1, num_inference_steps=2).images[0].size == (256, 256)
+    both, words = [[picture, picture.rotate(90)]], "put the object of picture 1 into picture 2"
+    assert pipe(words, image=both, seed=1, num_inference_steps=2).images[0].size == (256, 256)
 
 
 def test_a_continued_run_goes_on_where_it_stopped(runs):
@@ -109,7 +113,8 @@ def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
     towers = [f"vlm={runs}/vlm/vlm", f"vae={runs}/vae/vae"]
     sizes = ["cache_text=8", "cache_edit=8", "cache_chunk=2", "batch_size=2", "edit_batch_size=2"]
     bridge = ["bridge.num_fused_layers=1", "bridge.hidden_size=40", "bridge.num_layers=1"]
-    common = [*EAGER, *towers, *sizes, *bridge, "text_tokens=256", "edit_tokens=256", "loop.warmup_steps=0"]
+    common = [*EAGER, *towers, *sizes, *bridge, *INSERTS]
+    common += ["text_tokens=256", "edit_tokens=256", "loop.warmup_steps=0", "loop.steps=4"]
     train("train/nano_base", [f"output_dir={runs}/base", *common, "transformer.num_layers=2"])
     for stage, start in (("align", "base"), ("sft", "align")):
         train(f"train/nano_{stage}", [f"output_dir={runs}/{stage}", f"init_from={runs}/{start}", *common])
@@ -121,6 +126,8 @@ def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
     assert not changed("align/transformer", "base/transformer")
     assert changed("sft/transformer", "align/transformer") and changed("sft/connector", "align/connector")
     assert changed("sft/vlm", "vlm/vlm") and weights["sft/vlm"].keys() == weights["vlm/vlm"].keys()
+    for stage in ("base", "align", "sft"):
+        assert "loss_insert" in (runs / stage / "metrics.jsonl").read_text()
     assert not (runs / "base" / "connector").exists() and (runs / "base" / "reader").exists()
 
 

@@ -1,7 +1,8 @@
 """Latents of drawn scenes, kept on the device: what the diffusion transformer trains on.
 
-One shelf holds samples of one kind (text→image or edit) and one picture size, as a few large tensors. Worker
-processes invent the samples; the device draws and encodes them, while training is under way.
+One shelf holds samples of one kind (text→image, edits, inserts from one picture into another) and one picture size,
+as a few large tensors. Worker processes invent the samples; the device draws and encodes them, while training is under
+way.
 """
 
 import logging
@@ -39,7 +40,8 @@ class Shelf:
 
     Rows: `ids` [L] int16 right-filled with 0, `lengths`, `latents` [C, h, w] bf16 standardised, `weights` [N] bf16
     loss weights of the picture tokens, `labels` [N] uint8 what they show;
-    for edits also `sources` (as latents) and `vision` [tokens, D], the vision tower's embeddings of the source.
+    for kinds with P source pictures also `sources` [P, C, h, w] as latents, and `vision` [P, tokens, D], the vision
+    tower's embeddings of them.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -76,10 +78,13 @@ class Shelf:
 
 
 ShelfKey = tuple[str, int, int]
-"""(kind, height, width) in pixels; the kind is "text" or "edit"."""
+"""(kind, height, width) in pixels; the kind is one of PICTURES."""
+
+PICTURES = {"text": 0, "edit": 1, "insert": 2}
+"""The kinds of samples, and how many source pictures each has."""
 
 Lengths = dict[str, int]
-"""Tokens that a prompt of each kind is filled up to: one length a kind, so that a compiled model sees two shapes."""
+"""Tokens that a prompt of each kind is filled up to: one length a kind, so that a compiled model sees few shapes."""
 
 
 def token_weights(scene: Scene, changed: Sequence[Box] = ()) -> Tensor:
@@ -102,31 +107,33 @@ def token_labels(scene: Scene) -> Tensor:
 
 
 class PairMaker:
-    """Batches of samples of one kind and size: "key", "ids", "lengths", "weights", "labels", "scenes", "sources".
+    """Batches of samples of one kind and size: "key", "ids", "lengths", "weights", "labels", "scenes", "sources" (those
+    of all samples, one after another).
 
-    Only sampling and tokenising happen in the workers: scenes are small, pictures are not, and the device draws faster.
+    `shares` says how often each kind is drawn. Only sampling and tokenising happen in the workers: scenes are small,
+    pictures are not, and the device draws faster.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, edit_share: float, chunk: int, lengths: Lengths
+        self, tokenizer: PreTrainedTokenizerFast, shares: dict[str, float], chunk: int, lengths: Lengths
     ) -> None:
         self.tokenizer = tokenizer
-        self.edit_share = edit_share
+        self.shares = shares
         self.chunk = chunk
         self.lengths = lengths
 
     def __call__(self, rng: random.Random, sprites: Sprites) -> Iterator[Batch]:
         waiting: dict[ShelfKey, list[tuple[Sample | EditSample, list[int]]]] = defaultdict(list)
         while True:
+            (kind,) = rng.choices(tuple(self.shares), tuple(self.shares.values()))
             sample: Sample | EditSample
-            if rng.random() < self.edit_share:
-                sample = draw_edit(rng, "train", None)
-                kind, scene = "edit", sample.target
-                prompt = edit_prompt(sample.instruction, [picture_tokens(sample.source)])
-            else:
+            if kind == "text":
                 sample = draw_sample(rng, "train", None)
-                kind, scene = "text", sample.scene
-                prompt = text_to_image_prompt(sample.prompt)
+                scene, prompt = sample.scene, text_to_image_prompt(sample.prompt)
+            else:
+                sample = draw_edit(rng, "train", None if kind == "edit" else (kind,))
+                scene = sample.target
+                prompt = edit_prompt(sample.instruction, [picture_tokens(each) for each in sample.pictures])
             ids = tokenize(self.tokenizer, prompt)
             if len(ids) > self.lengths[kind]:
                 continue
@@ -145,7 +152,8 @@ class PairMaker:
         ]
         changed = [edit.region for edit in edits] or [()] * len(scenes)
         weights = [token_weights(scene, boxes) for scene, boxes in zip(scenes, changed, strict=True)]
-        batch: Batch = {"key": key, "ids": ids, "scenes": scenes, "sources": [edit.source for edit in edits]}
+        sources = [scene for edit in edits for scene in edit.pictures]
+        batch: Batch = {"key": key, "ids": ids, "scenes": scenes, "sources": sources}
         batch["lengths"] = torch.tensor([len(tokens) for _, tokens in items])
         batch["weights"] = torch.stack(weights).bfloat16()
         batch["labels"] = torch.stack([token_labels(scene) for scene in scenes])
@@ -198,9 +206,11 @@ class Stream:
             for name in ("ids", "lengths", "weights", "labels")
         }
         new["latents"] = self.encoder.latents(draw_pictures(batch["scenes"], self.sprites, device))
-        if kind == "edit":
+        if PICTURES[kind]:
             sources = draw_pictures(batch["sources"], self.sprites, device)
-            new["sources"], new["vision"] = self.encoder.latents(sources), self.encoder.vision(sources)
+            each = (-1, PICTURES[kind])
+            new["sources"] = self.encoder.latents(sources).unflatten(0, each)
+            new["vision"] = self.encoder.vision(sources).unflatten(0, each)
         shelf = self.shelves.setdefault((kind, height, width), Shelf(self.capacity[kind]))
         shelf.write(**new)
 

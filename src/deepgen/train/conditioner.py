@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from deepgen.model.bridge import Bridge
 from deepgen.model.vlm import FusedVLM
-from deepgen.train.vlm import one_picture_positions
+from deepgen.train.vlm import place_pictures
 
 
 @dataclass
 class PromptBatch:
-    """Prompts on the device: `ids` [B, L] right-filled, `lengths` [B]; for edits `vision` [B, n, D], the source
-    pictures' embeddings in `rows` rows."""
+    """Prompts on the device: `ids` [B, L] right-filled, `lengths` [B]; for edits `vision` [B, P, n, D], the embeddings
+    of each sample's P pictures in `rows` rows."""
 
     ids: Tensor
     lengths: Tensor
@@ -55,12 +55,7 @@ class Conditioner(nn.Module):
         embeds = torch.where(thinking[..., None], queries[behind.clamp(0, len(queries) - 1)], embeds)
         if prompts.vision is None:
             return embeds, index.expand(3, batch, -1)
-        tokens = prompts.vision.shape[1]
-        start = int((prompts.ids[0] == self.image_id).int().argmax())
-        pictures = prompts.vision.to(embeds.dtype)
-        embeds = torch.cat((embeds[:, :start], pictures, embeds[:, start + tokens :]), dim=1)
-        positions = one_picture_positions(total, start, prompts.rows, tokens // prompts.rows)
-        return embeds, positions.to(embeds.device)[:, None].expand(3, batch, -1)
+        return place_pictures(embeds, prompts.ids, self.image_id, prompts.vision, prompts.rows)
 
 
 def drop_prompts(ids: Tensor, lengths: Tensor, empty: Tensor, share: float) -> tuple[Tensor, Tensor]:

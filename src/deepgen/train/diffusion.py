@@ -31,7 +31,7 @@ from deepgen.model.dit import DiT
 from deepgen.model.dit_blocks import plain_norm
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
 from deepgen.model.vlm import FusedVLM
-from deepgen.train.cache import Encoder, PairMaker, ShelfKey, Stream
+from deepgen.train.cache import PICTURES, Encoder, PairMaker, ShelfKey, Stream
 from deepgen.train.captions import CaptionReader
 from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.diffusion_run import DiffusionConfig, Run
@@ -93,14 +93,14 @@ class Trainer:
         noise = torch.randn_like(clean)
         sigma = noise_levels(len(clean), self.config.noise_shift, clean.device)
         noisy = interpolate(clean, noise, sigma[:, None, None, None])
-        sources = rows.get("sources")
         tokens = self.dit.embed(noisy)
-        count = tokens.shape[1]
-        if sources is not None:
-            tokens = torch.cat((tokens, self.dit.embed(sources.float())), dim=1)
+        count, pictures = tokens.shape[1], 1 + PICTURES[key[0]]
+        if pictures > 1:
+            sources = self.dit.embed(rows["sources"].float().flatten(0, 1))
+            tokens = torch.cat((tokens, sources.reshape(len(clean), -1, sources.shape[-1])), dim=1)
         lengths = torch.full((len(clean),), tokens.shape[1], device=clean.device)
         # every picture size is filled to the square's, the largest: one shape a kind for the compiler
-        tokens = F.pad(tokens, (0, 0, 0, MOST_TOKENS * (1 if sources is None else 2) - tokens.shape[1]))
+        tokens = F.pad(tokens, (0, 0, 0, MOST_TOKENS * pictures - tokens.shape[1]))
         if torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(
                 torch.get_autocast_dtype(tokens.device.type)
@@ -120,20 +120,22 @@ class Trainer:
 def choose_batches(
     stream: Stream, config: DiffusionConfig, rng: random.Random
 ) -> Iterator[tuple[ShelfKey, int]]:
-    """Endless (shelf, batch size): edits by `edit_share`, picture sizes by their number of samples."""
+    """Endless (shelf, batch size): kinds by their shares, picture sizes by their number of samples."""
+    shares = config.shares
     while True:
-        kind = "edit" if rng.random() < config.edit_share else "text"
+        (kind,) = rng.choices(tuple(shares), tuple(shares.values()))
         keys = [key for key in stream.shelves if key[0] == kind]
         key = rng.choices(keys, [len(stream.shelves[k]) for k in keys])[0]
-        yield key, config.edit_batch_size if kind == "edit" else config.batch_size
+        yield key, config.batch_sizes[kind]
 
 
 def blank_prompts(tokenizer: PreTrainedTokenizerFast, device: torch.device) -> dict[ShelfKey, Tensor]:
     """Ids of the templates around an empty text, by kind and picture size."""
     blanks: dict[ShelfKey, Tensor] = {}
     for width, height in (SQUARE, *OBLONG):
-        prompts = {"text": text_to_image_prompt(""), "edit": edit_prompt("", [height * width // 1024])}
-        for kind, prompt in prompts.items():
+        for kind, pictures in PICTURES.items():
+            tokens = [height * width // 1024] * pictures
+            prompt = edit_prompt("", tokens) if pictures else text_to_image_prompt("")
             blanks[kind, height, width] = torch.tensor(tokenize(tokenizer, prompt), device=device)
     return blanks
 
@@ -171,12 +173,10 @@ def start_stream(
         raise ConfigError(
             f"{config.vae} has no latents_mean: train it with `deepgen train train/nano_vae` first"
         )
-    lengths = {"text": config.text_tokens, "edit": config.edit_tokens}
-    maker = PairMaker(tokenizer, config.edit_share, config.cache_chunk, lengths)
+    maker = PairMaker(tokenizer, config.shares, config.cache_chunk, config.lengths)
     feed = start_feed(maker, config.sprites, f"{config.loop.seed}/{ranks.rank}", config.workers)
     encoder = Encoder(vae.to(memory_format=torch.channels_last), model.vlm.model.visual, device)
-    capacity = {"text": config.cache_text, "edit": config.cache_edit}
-    stream = Stream(feed, encoder, load_sprites(config.sprites), capacity)
+    stream = Stream(feed, encoder, load_sprites(config.sprites), config.capacities)
     stream.fill(config.cache_fill)
     return stream
 
@@ -229,6 +229,8 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
     if config.compile and reader is not None:
         reader.compile(dynamic=False)
     if config.compile:
+        # blocks share their limit of graphs: three kinds of blocks, each once for every kind of samples
+        torch._dynamo.config.recompile_limit = 64
         for block in dit.transformer_blocks:
             block.compile(dynamic=False)
     trainer = Trainer(config, conditioner, dit, labeller, blank_prompts(tokenizer, device))

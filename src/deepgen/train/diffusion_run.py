@@ -14,6 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from deepgen.config import Config
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.dit_blocks import AdaptiveNorm
+from deepgen.train.cache import Lengths
 from deepgen.train.captions import CaptionReader
 from deepgen.train.export import gather, merge
 from deepgen.train.loop import Ema, LoopConfig, Progress, StageConfig, load_state, save_state
@@ -70,10 +71,15 @@ class DiffusionConfig(StageConfig):
     batch_size: int = Field(512, gt=0)
     edit_batch_size: int = Field(384, gt=0)
     edit_share: float = Field(0.25, ge=0, le=1, description="share of the updates that are edits")
+    insert_batch_size: int = Field(192, gt=0)
+    insert_share: float = Field(
+        0.06, ge=0, le=1, description="share of the updates that put the object of one picture into another"
+    )
     cache_text: int = Field(
         160_000, ge=0, description="text→image samples kept on the device, per picture size"
     )
     cache_edit: int = Field(50_000, ge=0, description="edits kept on the device, per picture size")
+    cache_insert: int = Field(12_000, ge=0, description="inserts kept on the device, per picture size")
     cache_fill: float = Field(0.15, gt=0, le=1, description="share of the cache that is made before training")
     refresh_every_steps: int = Field(2, gt=0, description="updates between two fresh chunks")
     cache_chunk: int = Field(128, gt=0, description="samples of one kind and size drawn and encoded at once")
@@ -81,6 +87,7 @@ class DiffusionConfig(StageConfig):
         56, multiple_of=8, description="prompts of text→image samples are at most this long"
     )
     edit_tokens: int = Field(96, multiple_of=8, description="prompts of edits, picture included")
+    insert_tokens: int = Field(176, multiple_of=8, description="prompts of inserts, two pictures included")
     prompt_dropout: float = 0.1
     save_every_minutes: float = Field(
         2.0, gt=0, description="how often the averaged weights and the state are written"
@@ -89,6 +96,39 @@ class DiffusionConfig(StageConfig):
     label_weight: float = Field(0.1, ge=0, description="of the loss on what each token shows, at the start")
     bridge: BridgeShape = BridgeShape()
     transformer: DitShape = DitShape()
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """How often an update is of each kind of samples; kinds that never come are left out."""
+        text = round(1 - self.edit_share - self.insert_share, 9)
+        shares = {"text": text, "edit": self.edit_share, "insert": self.insert_share}
+        return {kind: share for kind, share in shares.items() if share > 0}
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Samples of an update, by kind."""
+        return {
+            "text": self.batch_size,
+            "edit": self.edit_batch_size,
+            "insert": self.insert_batch_size,
+        }
+
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens of a prompt, by kind."""
+        return {"text": self.text_tokens, "edit": self.edit_tokens, "insert": self.insert_tokens}
+
+    @property
+    def capacities(self) -> dict[str, int]:
+        """Samples kept on the device for each picture size, by kind."""
+        rooms = {"text": self.cache_text, "edit": self.cache_edit, "insert": self.cache_insert}
+        return {kind: rooms[kind] for kind in self.shares}
+
+    @model_validator(mode="after")
+    def _shares_leave_room(self) -> Self:
+        if self.edit_share + self.insert_share > 1:
+            raise ValueError(f"edit_share {self.edit_share} and insert_share {self.insert_share} exceed 1")
+        return self
 
     @model_validator(mode="after")
     def _base_trains_the_transformer_alone(self) -> Self:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from deepgen.world.scenes import Scene, size_word
 from deepgen.world.sprites import Sprites
 
 log = logging.getLogger("deepgen.train")
-LENGTHS = (48, 80, 112, 160)  # padded lengths, so that compiled layers see few shapes
+LENGTHS = (48, 80, 112, 160, 208)  # padded lengths, so that compiled layers see few shapes
 PROMPT_WEIGHT = 0.15  # of a token of the question in the loss; an answer's token weighs 1
 
 
@@ -61,7 +61,7 @@ class VlmConfig(StageConfig):
         None, description="folder of a trained VLM (with its tokenizer) to go on from"
     )
     tokens_per_batch: int = Field(49152, gt=0)
-    picture_batch_size: int = Field(256, gt=0)
+    picture_batch_size: int = Field(256, gt=0, description="pictures in a batch of exchanges about pictures")
     vocab_size: int = 2048
     tokenizer_texts: int = 40_000
     hidden_size: int = 160
@@ -81,7 +81,7 @@ class VlmConfig(StageConfig):
 class Exchange:
     """One training sequence: what is shown, asked and answered."""
 
-    scene: Scene | None
+    scenes: tuple[Scene, ...]
     prompt: Prompt  # up to the opening of the assistant's turn
     answer: str
     kind: str
@@ -115,24 +115,26 @@ def asked_caption(sample: Sample) -> str:
 
 
 def sample_exchange(rng: random.Random, split: str) -> Exchange:
-    """Half questions and captions, the rest prompts in the two generation templates."""
+    """Half questions and captions, the rest prompts in the two generation templates, some with two pictures."""
     draw_kind = rng.random()
     if draw_kind < 0.3:
         sample = draw_sample(rng, split, None)
-        return Exchange(None, text_to_image_prompt(sample.prompt), asked_caption(sample), "prompt")
-    if draw_kind < 0.45:
-        edit = draw_edit(rng, split, None)
-        prompt = edit_prompt(edit.instruction, [picture_tokens(edit.source)])
-        return Exchange(edit.source, prompt, canonical_caption(edit.target), "edit")
+        return Exchange((), text_to_image_prompt(sample.prompt), asked_caption(sample), "prompt")
+    if draw_kind < 0.49:
+        kind = "edit" if draw_kind < 0.45 else "insert"
+        edit = draw_edit(rng, split, None if kind == "edit" else (kind,))
+        prompt = edit_prompt(edit.instruction, [picture_tokens(scene) for scene in edit.pictures])
+        return Exchange(edit.pictures, prompt, canonical_caption(edit.target), kind)
     dialogue = sample_dialogue(rng)
     if dialogue.scene is None:
-        return Exchange(None, chat_prompt(dialogue.question), dialogue.answer, "text")
+        return Exchange((), chat_prompt(dialogue.question), dialogue.answer, "text")
     prompt = edit_prompt(dialogue.question, [picture_tokens(dialogue.scene)])
-    return Exchange(dialogue.scene, prompt, dialogue.answer, "picture")
+    return Exchange((dialogue.scene,), prompt, dialogue.answer, "picture")
 
 
 class ExchangeMaker:
-    """Batches {"ids", "weights" [B, L], "kinds", "pixels" uint8 [B, 3, H, W] or none} of one length and size."""
+    """Batches {"ids", "weights" [B, L], "kinds", "pixels" uint8 [B, P, 3, H, W] or none} of one length, number P of
+    pictures and size."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, config: VlmConfig, split: str) -> None:
         self.tokenizer = tokenizer
@@ -147,17 +149,19 @@ class ExchangeMaker:
         return prompt + answer, weights
 
     def __call__(self, rng: random.Random, sprites: Sprites) -> Iterator[Batch]:
-        waiting: dict[tuple[int, int, int], list[tuple[Exchange, list[int], list[float]]]] = defaultdict(list)
+        waiting: dict[tuple[int, ...], list[tuple[Exchange, list[int], list[float]]]] = defaultdict(list)
         while True:
             exchange = sample_exchange(rng, self.split)
             ids, weights = self.encode(exchange)
             length = next((n for n in LENGTHS if n >= len(ids)), None)
             if length is None:
                 continue
-            scene = exchange.scene
-            key = (length, scene.height, scene.width) if scene else (length, 0, 0)
+            scenes = exchange.scenes
+            key = (length, len(scenes), *((scenes[0].height, scenes[0].width) if scenes else ()))
             waiting[key].append((exchange, ids, weights))
-            full = self.config.picture_batch_size if scene else self.config.tokens_per_batch // length
+            full = self.config.tokens_per_batch // length
+            if scenes:
+                full = max(1, self.config.picture_batch_size // len(scenes))
             if len(waiting[key]) == full:
                 yield collate(waiting.pop(key), length, sprites)
 
@@ -169,9 +173,9 @@ def collate(items: list[tuple[Exchange, list[int], list[float]]], length: int, s
         ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
         weights[row, : len(tokens)] = torch.tensor(loss_weights)
     batch: Batch = {"ids": ids, "weights": weights, "kinds": [exchange.kind for exchange, _, _ in items]}
-    scenes = [exchange.scene for exchange, _, _ in items if exchange.scene is not None]
+    scenes = [scene for exchange, _, _ in items for scene in exchange.scenes]
     if scenes:
-        batch["pixels"] = draw_stacked(scenes, sprites)
+        batch["pixels"] = draw_stacked(scenes, sprites).unflatten(0, (len(items), -1))
     return batch
 
 
@@ -229,18 +233,46 @@ def build_vlm(config: VlmConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_
     )
 
 
-def one_picture_positions(length: int, start: int, rows: int, columns: int) -> Tensor:
-    """Rotary positions [3, length] of a sequence with one picture of `rows` × `columns` tokens from index `start`.
+def picture_positions(length: int, starts: Sequence[int], rows: int, columns: int) -> Tensor:
+    """Rotary positions [3, length] of a sequence with pictures of `rows` × `columns` tokens from these indices on.
 
     Same as Qwen2.5-VL's get_rope_index: text counts on, a picture's tokens share the time of its first and add
     row and column, the text behind goes on after the largest position.
     """
     count = rows * columns
-    before = torch.arange(start).expand(3, -1)
     grid = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")).view(2, -1)
-    picture = torch.cat((torch.zeros(1, count, dtype=torch.long), grid)) + start
-    after = torch.arange(length - start - count).expand(3, -1) + start + max(rows, columns)
-    return torch.cat((before, picture, after), dim=1)
+    picture = torch.cat((torch.zeros(1, count, dtype=torch.long), grid))
+    parts, index, position = [], 0, 0
+    for start in starts:
+        parts.append(torch.arange(position, position + start - index).expand(3, -1))
+        position += start - index
+        parts.append(picture + position)
+        position += max(rows, columns)
+        index = start + count
+    parts.append(torch.arange(position, position + length - index).expand(3, -1))
+    return torch.cat(parts, dim=1)
+
+
+def place_pictures(
+    embeds: Tensor, ids: Tensor, image_id: int, vision: Tensor, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Pictures put over their pads, and the rotary positions.
+
+    Args:
+        embeds: [B, L, D] of the tokens.
+        ids: [B, ≤ L]; the pads stand at the same places in every row, as pictures come before the text.
+        image_id: the pad's.
+        vision: [B, P, n, D], each sample's pictures in order, of n tokens in `rows` rows.
+
+    Returns:
+        Embeddings [B, L, D] and positions [3, B, L].
+    """
+    batch, length, _ = embeds.shape
+    tokens = vision.shape[2]
+    pads = (ids[0] == image_id).nonzero().squeeze(1)
+    embeds = embeds.index_copy(1, pads, vision.flatten(1, 2).to(embeds.dtype))
+    positions = picture_positions(length, pads[::tokens].tolist(), rows, tokens // rows)
+    return embeds, positions.to(embeds.device)[:, None].expand(3, batch, -1)
 
 
 def embed_batch(
@@ -252,13 +284,9 @@ def embed_batch(
     count, length = ids.shape
     if "pixels" not in batch:
         return embeds, torch.arange(length, device=device).expand(3, count, -1)
-    pixels = to_signed(batch["pixels"], device)
-    rows, columns = pixels.shape[2] // 32, pixels.shape[3] // 32
-    start = int((batch["ids"][0] == vlm.config.image_token_id).int().argmax())
-    vision = vision_embeds(vlm.model.visual, pixels).to(embeds.dtype)
-    embeds = torch.cat((embeds[:, :start], vision, embeds[:, start + rows * columns :]), dim=1)
-    positions = one_picture_positions(length, start, rows, columns).to(device)
-    return embeds, positions[:, None].expand(3, count, -1)
+    pixels = to_signed(batch["pixels"].flatten(0, 1), device)
+    vision = vision_embeds(vlm.model.visual, pixels).unflatten(0, (count, -1))
+    return place_pictures(embeds, ids, vlm.config.image_token_id, vision, pixels.shape[2] // 32)
 
 
 def next_token_loss(
