@@ -30,7 +30,7 @@ from deepgen.world.scenes import PALETTE, STYLES, Background
 from deepgen.world.sprites import COLOURS, Sprites
 from deepgen.world.testset import TEST_CATEGORIES, make_test_file
 
-KINDS = ("single", "edit_remove")
+KINDS = ("single", "edit_remove", "edit_insert")
 
 
 def silent(step: str, done: int, total: int) -> None:
@@ -92,10 +92,10 @@ def test_a_run_draws_every_picture_and_gives_each_a_verdict(
     run: Run, pipe: DeepGenPipeline, detector_folder: Path
 ) -> None:
     draw(run, Generated(pipe, DrawSettings()))
-    assert len(list(run.folder.glob("pictures/*/*.png"))) == 8
+    assert len(list(run.folder.glob("pictures/*/*.png"))) == 12
     scored = judged(run, detector_folder)
-    assert [record.status for record in scored.records] == [Status.OK] * 8
-    edits = [record for record in scored.records if record.group == "edit_remove"]
+    assert [record.status for record in scored.records] == [Status.OK] * 12
+    edits = [record for record in scored.records if record.group.startswith("edit_")]
     assert all([unit.metric for unit in record.units] == ["right", "psnr"] for record in edits)
     assert all(0 < record.units[1].value < 100 for record in edits)
     assert all(scored.why.values()), "a random model's faults are told"

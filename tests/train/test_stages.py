@@ -114,7 +114,7 @@ def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
     sizes = ["cache_text=8", "cache_edit=8", "cache_chunk=2", "batch_size=2", "edit_batch_size=2"]
     bridge = ["bridge.num_fused_layers=1", "bridge.hidden_size=40", "bridge.num_layers=1"]
     common = [*EAGER, *towers, *sizes, *bridge, *INSERTS]
-    common += ["text_tokens=256", "edit_tokens=256", "loop.warmup_steps=0", "loop.steps=4"]
+    common += ["text_tokens=256", "edit_tokens=256", "loop.warmup_steps=0"]
     train("train/nano_base", [f"output_dir={runs}/base", *common, "transformer.num_layers=2"])
     for stage, start in (("align", "base"), ("sft", "align")):
         train(f"train/nano_{stage}", [f"output_dir={runs}/{stage}", f"init_from={runs}/{start}", *common])
