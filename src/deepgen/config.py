@@ -75,6 +75,19 @@ def find_config(name: str | Path) -> Path:
     raise ConfigError(f"no configuration {str(name)!r}: not a file, and not one of the packaged ({known})")
 
 
+def find_run(name: str | Path) -> Path:
+    """`find_config`, where `smoke` may stand for `train/smoke` and `rl_smoke` for `rl/rl_smoke`."""
+    try:
+        return find_config(name)
+    except ConfigError as error:
+        for folder in ("train", "rl"):
+            try:
+                return find_config(f"{folder}/{name}")
+            except ConfigError:
+                continue
+        raise error
+
+
 def apply_override(data: dict[str, Any], override: str) -> None:
     """Set one `a.b=value` in `data`, in place; the value is YAML, a number in the path indexes a list.
 

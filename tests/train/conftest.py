@@ -1,7 +1,8 @@
 """A small VLM for nano's stages; runs of the tiny model, in this process and in others that may be killed."""
 
-import multiprocessing
 import random
+import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from safetensors.torch import load_file
 from deepgen.train.loop import LoopConfig
 from deepgen.train.tokenizer import train_tokenizer
 from deepgen.train.vlm import VlmConfig, build_vlm, sample_exchange
+
+# Processes of the tests' own must find the kit too, and pytest's importlib mode adds no folder to the path.
+sys.path.append(str(Path(__file__).parent))
+from train_kit import CONTEXT
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "diffusers"
 QUICK = ["validation.data=null", "samples.prompts=[]", "ema_decay=null"]
@@ -86,13 +91,11 @@ def same_weights(weights):
 @pytest.fixture(scope="session")
 def spawn():
     """Starts `deepgen train` in a process of its own, from a server that has imported everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deepgen.cli.train", "deepgen.train.engine", "deepgen.train.run_config"])
 
-    def start(config: str, overrides: list[str]) -> multiprocessing.Process:
+    def start(config: str, overrides: list[str]) -> BaseProcess:
         from deepgen.cli.train import train
 
-        process = context.Process(target=train, args=(config, overrides))
+        process = CONTEXT.Process(target=train, args=(config, overrides))
         process.start()
         return process
 

@@ -122,11 +122,11 @@ def convert(
 
 def read_config(name: str, overrides: list[str]) -> "DataConfig":
     """The data section of a configuration, or a file that is one. Raises ConfigError."""
-    from deepgen.config import apply_override, find_config, load_config, parse_yaml
+    from deepgen.config import apply_override, find_run, load_config, parse_yaml
     from deepgen.data.config import DataConfig
     from deepgen.errors import ConfigError
 
-    loaded: Any = parse_yaml(find_config(name).read_text(encoding="utf-8"), name)
+    loaded: Any = parse_yaml(find_run(name).read_text(encoding="utf-8"), name)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{name}: the top level must be a mapping of keys")
     for override in overrides:

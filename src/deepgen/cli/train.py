@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from deepgen.config import Config, find_config, load_config, parse_yaml
+from deepgen.config import Config, find_run, load_config, parse_yaml
 from deepgen.errors import ConfigError
 
 NANO_STAGES = ("vae", "vlm", "detector", "reader", "clip", "diffusion", "assemble")
@@ -40,7 +40,7 @@ def train(config: str, overrides: list[str], dry_run: bool = False) -> None:
     A packaged name may leave out its folder. With dry_run a run on the engine is reported and not started.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    path = _find(config)
+    path = find_run(config)
     loaded = parse_yaml(path.read_text(encoding="utf-8"), config)
     stage = loaded.get("stage") if isinstance(loaded, dict) else None
     if stage in ENGINE_STAGES:
@@ -54,19 +54,6 @@ def train(config: str, overrides: list[str], dry_run: bool = False) -> None:
     else:
         known = ", ".join((*ENGINE_STAGES, *NANO_STAGES))
         raise ConfigError(f"{config}: stage is {stage!r}; it must be one of {known}")
-
-
-def _find(config: str) -> Path:
-    """The file of a path or a packaged name; `smoke` stands for `train/smoke`, `rl_smoke` for `rl/rl_smoke`."""
-    try:
-        return find_config(config)
-    except ConfigError as error:
-        for folder in ("train", "rl"):
-            try:
-                return find_config(f"{folder}/{config}")
-            except ConfigError:
-                continue
-        raise error
 
 
 def _on_engine(path: Path, stage: str, overrides: list[str], dry_run: bool) -> None:

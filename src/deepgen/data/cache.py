@@ -99,19 +99,21 @@ class FeatureCache:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
         os.replace(draft, path)
 
-    def latents(
-        self, pictures: Sequence[Tensor], encode: Callable[[list[Tensor]], Sequence[Tensor]]
+    def of_pictures(
+        self,
+        pictures: Sequence[Tensor],
+        make: Callable[[list[Tensor]], Sequence[Tensor]],
+        device: torch.device,
     ) -> list[Tensor]:
-        """Latents [C, h, w] of pictures [3, H, W], those that are not kept yet from one call of `encode`."""
+        """What `make` gives for each picture [3, H, W], on a device; those not kept yet come from one call of it."""
         keys = [content_key(picture) for picture in pictures]
         entries = {key: self.get(key) for key in keys}
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if entries[key] is None}
         if new:
-            for key, values in zip(new, encode(list(new.values())), strict=True):
-                self.put(key, {"latents": values})
-                entries[key] = {"latents": values}
-        device = pictures[0].device if pictures else torch.device("cpu")
-        return [found["latents"].to(device) for key in keys if (found := entries[key]) is not None]
+            for key, values in zip(new, make(list(new.values())), strict=True):
+                entries[key] = {"values": values}
+                self.put(key, {"values": values})
+        return [found["values"].to(device) for key in keys if (found := entries[key]) is not None]
 
 
 def _write_first(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """The mixture as micro-batches: worker processes decode, the order stays what the position says."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from deepgen.data.config import DataConfig
 from deepgen.data.mixture import Mixture, Pick
 from deepgen.data.pictures import READ_ERRORS, quiet
 from deepgen.data.sources import Record
-from deepgen.errors import DataError
+from deepgen.errors import DataError, InputError
 from deepgen.pipeline.intake import MAX_REFERENCES, to_pixels
 from deepgen.pipeline.sizes import plan_reference, plan_target
 
@@ -44,13 +44,22 @@ class Example:
     key: str
 
 
-def prepare(record: Record, config: DataConfig) -> Example:
+CheckPrompt = Callable[[str], None]
+"""Raises InputError for a prompt that the model cannot take."""
+
+
+def prepare(record: Record, config: DataConfig, check_prompt: CheckPrompt | None = None) -> Example:
     """Open and resize a sample's pictures.
 
     Raises:
         InputError, OSError: a picture is missing, damaged, too large or too long.
-        DataError: more references than the model takes.
+        DataError: more references than the model takes, or a prompt that it cannot take.
     """
+    if check_prompt is not None:
+        try:
+            check_prompt(record.prompt)
+        except InputError as error:
+            raise DataError(f"{record.key}: {error}") from None
     if len(record.references) > MAX_REFERENCES:
         raise DataError(f"{record.key}: {len(record.references)} references, at most {MAX_REFERENCES} work")
     target = record.target.open()
@@ -66,8 +75,8 @@ def prepare(record: Record, config: DataConfig) -> Example:
 class MicroBatches(Dataset[tuple[TrainBatch, list[Broken]]]):
     """Micro-batch m of the mixture, decoded, with what was broken on the way."""
 
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
+    def __init__(self, mixture: Mixture, check_prompt: CheckPrompt | None) -> None:
+        self.mixture, self.check_prompt = mixture, check_prompt
 
     def __getitem__(self, micro_batch: int) -> tuple[TrainBatch, list[Broken]]:
         broken: list[Broken] = []
@@ -90,7 +99,8 @@ class MicroBatches(Dataset[tuple[TrainBatch, list[Broken]]]):
         chosen, config = pick, self.mixture.config
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return prepare(self.mixture.sources[chosen.set_number].record(chosen.index), config)
+                record = self.mixture.sources[chosen.set_number].record(chosen.index)
+                return prepare(record, config, self.check_prompt)
             except READ_ERRORS as error:
                 name = config.sets[chosen.set_number].name
                 broken.append(Broken(name, chosen.index, " ".join(str(error).split())))
@@ -125,7 +135,15 @@ class MixtureLoader:
         broken: samples that this process found broken, in this run.
     """
 
-    def __init__(self, config: DataConfig, batch_size: int, rank: int, world_size: int, workers: int) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        workers: int,
+        check_prompt: CheckPrompt | None = None,
+    ) -> None:
         """
         Args:
             config: the mixture.
@@ -133,20 +151,21 @@ class MixtureLoader:
             rank: of this process.
             world_size: number of processes.
             workers: processes that decode for this one; 0: this one decodes.
+            check_prompt: what it refuses counts as a broken sample.
 
         Raises:
             DataError, ConfigError: a set cannot be opened.
         """
         self.config, self.batch_size = config, batch_size
         self.rank, self.world_size, self.workers = rank, world_size, workers
-        self.mixture = Mixture(config, batch_size)
+        self.mixture, self.check_prompt = Mixture(config, batch_size), check_prompt
         self.position = self.drawn = self.broken = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Raises DataError where more samples are broken than the budget allows."""
         options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": True} if self.workers else {}
         loader = DataLoader(
-            MicroBatches(self.mixture),
+            MicroBatches(self.mixture, self.check_prompt),
             batch_size=None,
             sampler=_Turns(self.position + self.rank, self.world_size),
             num_workers=self.workers,

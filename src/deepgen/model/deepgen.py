@@ -124,8 +124,10 @@ class DeepGenModel(nn.Module):
         padding: Padding = "none",
         negatives: Sequence[str] | None = None,
         encode_negatives: bool = True,
+        embeds: list[list[Tensor]] | None = None,
     ) -> FusedBatch:
-        """The VLM's part of `condition`, with the pads in place; same arguments."""
+        """The VLM's part of `condition`, with the pads in place; same arguments, and the pictures' embeddings
+        [H/32, W/32, D] where they are known already."""
         references = references if references is not None else [[] for _ in prompts]
         if len(references) != len(prompts) or (negatives is not None and len(negatives) != len(prompts)):
             raise InputError("prompts, references and negative prompts must have one entry a sample each")
@@ -134,7 +136,8 @@ class DeepGenModel(nn.Module):
             self.vlm.tokenize(build_prompt(t, r)) for t, r in zip(negatives or [], references, strict=False)
         ]
         pads = front_pads([len(x) for x in positive], [len(x) for x in negative], padding)
-        embeds = self._embed_references(references)
+        if embeds is None:
+            embeds = self.embed_references(references)
         ids, pictures = positive, embeds
         if negative and encode_negatives:
             ids, pictures = positive + negative, embeds + embeds
@@ -147,7 +150,7 @@ class DeepGenModel(nn.Module):
             )
         return FusedBatch(states, lengths)
 
-    def _embed_references(self, references: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    def embed_references(self, references: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """VLM embeddings of all pictures, those of one size in one call."""
         by_shape: dict[torch.Size, list[tuple[int, int]]] = {}
         for i, row in enumerate(references):

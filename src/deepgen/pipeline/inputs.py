@@ -76,10 +76,14 @@ def check_lengths(requests: Sequence[Request], tokenizer: "PreTrainedTokenizerBa
     """Raise InputError, which names the count, for a prompt of more than 1,024 tokens."""
     for i, request in enumerate(requests, start=1):
         for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
-            count = len(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-            if count > MAX_PROMPT_TOKENS:
-                which = f"{name} {i}" if len(requests) > 1 else f"the {name}"
-                raise InputError(f"{which} has {count} tokens; shorten it to {MAX_PROMPT_TOKENS}")
+            check_length(text, tokenizer, f"{name} {i}" if len(requests) > 1 else f"the {name}")
+
+
+def check_length(text: str, tokenizer: "PreTrainedTokenizerBase", name: str = "the prompt") -> None:
+    """Raise InputError, which names the count, for a text of more than 1,024 tokens."""
+    count = len(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    if count > MAX_PROMPT_TOKENS:
+        raise InputError(f"{name} has {count} tokens; shorten it to {MAX_PROMPT_TOKENS}")
 
 
 def requests_of(

@@ -1,7 +1,9 @@
 """The model of a run on its device: read once, spread over all processes, adapted and sharded."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -24,12 +26,14 @@ from deepgen.errors import ConfigError
 from deepgen.model.bridge import Bridge
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.vlm import FusedVLM
-from deepgen.pipeline.shipped import resolve_model
+from deepgen.pipeline.shipped import SHIPPED, resolve_model
 from deepgen.train.parallel import Ranks, fill, parallelize
 from deepgen.train.published import PUBLISHED_SIZES, published_model
-from deepgen.train.run_config import ModelConfig, RunConfig
+from deepgen.train.run_config import BridgeSizes, ModelConfig, RunConfig
 from deepgen.train.tiny import TINY, tiny_defaults, tiny_model
 from deepgen.train.trainable import TrainedPart, make_trainable
+
+log = logging.getLogger("deepgen.train")
 
 Load = Callable[[], DeepGenModel]
 
@@ -150,10 +154,21 @@ def build(config: RunConfig, ranks: Ranks) -> Built:
 
 
 def build_empty(config: RunConfig) -> Built:
-    """The model on the meta device, for a report."""
-    source = open_source(config.model, config.seed)
-    model = source.empty()
-    return Built(model, source.defaults, _prepare(model, config))
+    """The model on the meta device, for a report; by its declared sizes where its files are not here."""
+    model = config.model
+    absent = [
+        name for name in (model.init_from, model.base_vlm, model.base_dit) if name and not _is_here(name)
+    ]
+    if absent and model.sizes is not None and model.new_bridge in (None, BridgeSizes()):
+        log.info("reported by its declared sizes (model.sizes): %s is not here", ", ".join(absent))
+        model = ModelConfig(init_from=PUBLISHED_SIZES)
+    source = open_source(model, config.seed)
+    empty = source.empty()
+    return Built(empty, source.defaults, _prepare(empty, config))
+
+
+def _is_here(name: str) -> bool:
+    return name in (TINY, PUBLISHED_SIZES, *SHIPPED) or Path(name).expanduser().exists()
 
 
 def _prepare(model: DeepGenModel, config: RunConfig) -> list[TrainedPart]:

@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,15 +64,35 @@ class Checkpointer:
         self._failure: BaseException | None = None
         # Of its own: a save in another thread must not mix its messages with training's.
         self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
-        if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob(f"*{PARTIAL}"):
-                shutil.rmtree(left)
-        self._barrier()
+        try:
+            self._on_first(self._clear)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: checkpoints cannot be kept here: {error}") from error
 
-    def _barrier(self) -> None:
+    def _clear(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"*{PARTIAL}"):
+            shutil.rmtree(left)
+
+    def _agree(self, problem: str | None = None) -> None:
+        """Wait for all processes; a problem of one of them is an OSError on every one, so that none waits for ever."""
+        problems = [problem]
         if self._group is not None:
-            dist.barrier(self._group)
+            problems = [None] * self.ranks.world_size
+            dist.all_gather_object(problems, problem, self._group)
+        found = [text for text in problems if text is not None]
+        if found:
+            raise OSError(found[0])
+
+    def _on_first(self, work: Callable[[], None]) -> None:
+        """Do something on the first process while the others wait for it."""
+        problem = None
+        if self.ranks.first:
+            try:
+                work()
+            except OSError as error:
+                problem = str(error)
+        self._agree(problem)
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -111,23 +131,27 @@ class Checkpointer:
     def _write(self, step: int, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
         final = self._path(step)
         partial = final.with_name(final.name + PARTIAL)
+
+        def begin() -> None:
+            if partial.exists():  # of a save of this step that failed
+                shutil.rmtree(partial)
+            partial.mkdir()
+
+        def finish() -> None:
+            _write_synced(partial / MARKER, json.dumps(note))
+            self._remove(final)
+            os.rename(partial, final)
+            self._prune()
+
         try:
-            if self.ranks.first:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-            self._barrier()
+            self._on_first(begin)
             writer = dcp.FileSystemWriter(partial, sync_files=True)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
                 dcp.save(
                     tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None
                 )
-            if self.ranks.first:
-                _write_synced(partial / MARKER, json.dumps(note))
-                self._remove(final)
-                os.rename(partial, final)
-                self._prune()
-            self._barrier()
+            self._on_first(finish)
         except (OSError, CheckpointException, RuntimeError) as error:
             self._failure = error
 

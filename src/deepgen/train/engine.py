@@ -3,16 +3,21 @@
 Samples follow from their order, noise from the sample, dropout from the micro-batch: see `run` for why.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
+from deepgen.checkpoints import GenerationDefaults
 from deepgen.data.batch import TrainBatch
 from deepgen.data.loader import MixtureLoader
+from deepgen.pipeline.inputs import check_length
 from deepgen.train.build import build_empty
+from deepgen.train.features import Caches, open_caches
 from deepgen.train.flops import FlopCounter, matmul_rate
 from deepgen.train.metrics import MetricsWriter
 from deepgen.train.monitor import LossMeter, validate
@@ -41,12 +46,20 @@ class SupervisedRun(Run[SupervisedConfig]):
     def __init__(self, config: SupervisedConfig, ranks: Ranks) -> None:
         self.plan: BatchPlan = plan_batches(config, ranks.world_size)
         super().__init__(config, ranks)
-        defaults = self.built.defaults
+        self.defaults = sampling_defaults(self.built.defaults, config)
         self.objective = Objective(
-            config.seed, config.shift or defaults.shift, config.padding or defaults.padding
+            config.seed, self.defaults.shift, config.padding or self.built.defaults.padding
         )
+        self.caches = Caches()
+        if config.cache_dir is not None:
+            self.caches = open_caches(config.cache_dir, self.model, config.parallel.compute_dtype)
         self.loader = MixtureLoader(
-            config.data, config.batch_size, ranks.rank, ranks.world_size, config.workers
+            config.data,
+            config.batch_size,
+            ranks.rank,
+            ranks.world_size,
+            config.workers,
+            partial(check_length, tokenizer=self.model.vlm.tokenizer),
         )
         self.state["data"] = self.loader
         self.meter, self.window = LossMeter(ranks), Window()
@@ -55,8 +68,8 @@ class SupervisedRun(Run[SupervisedConfig]):
         self._batches: Iterator[TrainBatch] | None = None
 
     def report(self) -> None:
-        area = self.built.defaults.area
-        memory = estimate_memory(self.model, self.config, self.built.parts, self.ranks.world_size, area)
+        parts, world = self.built.parts, self.ranks.world_size
+        memory = estimate_memory(self.model, self.config, parts, world, self.config.data.area)
         if self.ranks.first:
             print_report(self.built.parts, self.plan, memory, self.config, self.ranks)
 
@@ -89,9 +102,8 @@ class SupervisedRun(Run[SupervisedConfig]):
             # Dropout of adapters draws from the global generator.
             torch.manual_seed(dropout_seed(config.seed, micro))
             with computing(config.parallel, self.ranks):
-                result = batch_loss(
-                    self.model, batch, self.objective, plan.sample_numbers(micro, len(batch.targets))
-                )
+                numbers = plan.sample_numbers(micro, len(batch.targets))
+                result = batch_loss(self.model, batch, self.objective, numbers, self.caches)
             (result.losses.sum() / (config.batch_size * plan.accumulation)).backward()
             self.meter.add(result)
             window.samples += len(batch.targets)
@@ -121,6 +133,18 @@ class SupervisedRun(Run[SupervisedConfig]):
             values = validate(self.model, self.config, self.objective, self.ranks)
         metrics.write(step, **values)
         return values["validation"]
+
+
+def sampling_defaults(defaults: GenerationDefaults, config: SupervisedConfig) -> GenerationDefaults:
+    """How the result likes to be sampled: a checkpoint's defaults, and what this training changes of them."""
+    padding = config.padding or defaults.padding
+    return dataclasses.replace(
+        defaults,
+        area=config.data.area,
+        shift=config.shift or defaults.shift,
+        # A single picture sees pads up to its negative prompt, as the published sampling of such a model does.
+        padding="pair" if padding == "batch" else padding,
+    )
 
 
 def dropout_seed(seed: int, micro_batch: int) -> int:
@@ -158,6 +182,6 @@ def dry_run(config: SupervisedConfig) -> None:
     )
     plan = plan_batches(config, ranks.world_size)
     built = build_empty(config)
-    memory = estimate_memory(built.model, config, built.parts, ranks.world_size, built.defaults.area)
+    memory = estimate_memory(built.model, config, built.parts, ranks.world_size, config.data.area)
     if ranks.first:
         print_report(built.parts, plan, memory, config, ranks)

@@ -27,40 +27,37 @@ class LossMeter:
     """Sums of losses since the last reading, over all processes when it is read."""
 
     ranks: Ranks
-    sums: Tensor = field(init=False)
+    held: list[tuple[Tensor, Tensor, list[str]]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        # Columns: sum, count. Rows: all, tasks, noise levels.
-        self.sums = torch.zeros(1 + len(TASKS) + LEVELS, 2, dtype=torch.float64)
-
-    def add(self, result: BatchLoss) -> None:
-        """Take in a batch. Waits for the device."""
-        for loss, sigma, task in zip(
-            result.losses.tolist(), result.sigmas.tolist(), result.tasks, strict=True
-        ):
-            level = min(LEVELS - 1, int(sigma * LEVELS))
-            rows = [0, 1 + len(TASKS) + level, *(1 + i for i, name in enumerate(TASKS) if name == task)]
-            for row in rows:
-                self.sums[row] += torch.tensor([loss, 1.0], dtype=torch.float64)
+    def add(self, result: BatchLoss, count: int | None = None) -> None:
+        """Take in a batch, or its first `count` samples. Does not wait for the device."""
+        chosen = slice(count)
+        self.held.append((result.losses.detach()[chosen], result.sigmas[chosen], result.tasks[chosen]))
 
     def read(self, prefix: str = "loss") -> dict[str, float]:
         """Means by name, of what occurred; forgets them. Collective."""
-        sums = self.sums.to(self.ranks.device, torch.float64)
-        if self.ranks.world_size > 1:
-            dist.all_reduce(sums)
         names = [prefix, *(f"{prefix}/{task}" for task in TASKS)]
         names += [f"{prefix}/sigma_{i / LEVELS:.1f}" for i in range(LEVELS)]
-        self._reset()
-        return {n: s / c for n, (s, c) in zip(names, sums.tolist(), strict=True) if c}
+        # Columns: sum, count.
+        sums = dict.fromkeys(names, (0.0, 0))
+        for losses, sigmas, tasks in self.held:
+            for loss, sigma, task in zip(losses.tolist(), sigmas.tolist(), tasks, strict=True):
+                level = min(LEVELS - 1, int(sigma * LEVELS))
+                for name in (prefix, f"{prefix}/{task}", f"{prefix}/sigma_{level / LEVELS:.1f}"):
+                    total, count = sums[name]
+                    sums[name] = total + loss, count + 1
+        self.held.clear()
+        table = torch.tensor([sums[name] for name in names], dtype=torch.float64, device=self.ranks.device)
+        if self.ranks.world_size > 1:
+            dist.all_reduce(table)
+        return {n: s / c for n, (s, c) in zip(names, table.tolist(), strict=True) if c}
 
 
 def validate(
     model: DeepGenModel, config: SupervisedConfig, objective: Objective, ranks: Ranks
 ) -> dict[str, float]:
-    """Validation losses by name: the same samples at the same noise and levels, whenever it is asked. Collective."""
+    """Validation losses by name: the same samples at the same noise and levels, whenever it is asked and however many
+    processes there are. Collective."""
     assert config.validation.data is not None
     meter = LossMeter(ranks)
     at_once = config.batch_size * ranks.world_size
@@ -72,8 +69,10 @@ def validate(
         batch = next(batches)
         first = (turn * ranks.world_size + ranks.rank) * config.batch_size
         numbers = [first + i for i in range(len(batch.targets))]
+        # All processes compute in every turn, for sharded networks need all of them; what is too much is not counted.
+        counted = max(0, min(len(numbers), config.validation.samples - first))
         with torch.no_grad(), computing(config.parallel, ranks):
-            meter.add(batch_loss(model, batch, fixed, numbers))
+            meter.add(batch_loss(model, batch, fixed, numbers), counted)
     return meter.read("validation")
 
 

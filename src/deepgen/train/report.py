@@ -13,6 +13,8 @@ from deepgen.train.run_config import SupervisedConfig
 from deepgen.train.trainable import TrainedPart
 
 GIB = 2**30
+WHOLE = ("vision", "vae")
+"""Parts that every process holds whole, however the others are sharded."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def estimate_memory(
     """
     shards = _shards(config.parallel, world_size)
     trained = sum(p.trained for p in parts)
-    frozen = sum((p.parameters - p.trained) * _bytes(p, config) for p in parts) / shards
+    frozen = sum(
+        (p.parameters - p.trained) * _bytes(config) / (1 if p.name in WHOLE else shards) for p in parts
+    )
     moved = trained * (config.parallel.dtype.itemsize if config.parallel.shard == "none" else 0)
     masters = trained * 4 / shards + (moved if config.parallel.compute_dtype != "float32" else 0)
     average = trained * 4 / shards if config.ema_decay else 0.0
@@ -105,7 +109,7 @@ def _shards(parallel: ParallelConfig, world_size: int) -> int:
     return world_size if parallel.shard == "fsdp" else max(1, world_size // parallel.replicas)
 
 
-def _bytes(part: TrainedPart, config: SupervisedConfig) -> int:
+def _bytes(config: SupervisedConfig) -> int:
     return 2 if config.frozen_dtype == "bfloat16" else 4
 
 
@@ -137,9 +141,12 @@ def print_report(
 ) -> None:
     """The report on the terminal."""
     console = console or Console(soft_wrap=True)
-    table = Table("part", "how", "parameters", "trained", "type", box=None, pad_edge=False)
+    table = Table("part", "how", "parameters", "trained", "type", "held", box=None, pad_edge=False)
+    shards = _shards(config.parallel, ranks.world_size)
     for part in parts:
-        table.add_row(part.name, part.how, _millions(part.parameters), _millions(part.trained), part.dtype)
+        held = "whole" if shards == 1 or part.name in WHOLE else f"1/{shards}"
+        numbers = (_millions(part.parameters), _millions(part.trained))
+        table.add_row(part.name, part.how, *numbers, part.dtype, held)
     table.add_row(
         "all", "", *(_millions(sum(x)) for x in zip(*((p.parameters, p.trained) for p in parts), strict=True))
     )

@@ -90,7 +90,7 @@ class Run(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
         self.built: Built = build(config, ranks)
-        self.model = self.built.model
+        self.model, self.defaults = self.built.model, self.built.defaults
         self.trained = trained_parameters(self.model)
         if not self.trained:
             raise ConfigError("trainable freezes everything; set one part to full or lora")
@@ -218,14 +218,14 @@ class Run(ABC, Generic[ConfigT]):
             return
         path = config.output_dir / "samples" / f"step_{step:08d}.png"
         with self.averaged(), torch.no_grad(), computing(config.parallel, self.ranks):
-            draw_sheet(self.model, self.built.defaults, samples, path if self.ranks.first else None)
+            draw_sheet(self.model, self.defaults, samples, path if self.ranks.first else None)
 
     def _export(self, folder: Path) -> None:
         config = self.config
         dtype = None if config.export_dtype is None else getattr(torch, config.export_dtype)
         note = {"step": self.counters.step, "stage": config.stage}
         with self.averaged():
-            export(self.model, self.built.defaults, folder, config.trainable, self.ranks, dtype, note)
+            export(self.model, self.defaults, folder, config.trainable, self.ranks, dtype, note)
         self.say(f"wrote {folder}")
 
 

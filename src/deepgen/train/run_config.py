@@ -40,6 +40,9 @@ class ModelConfig(Config):
     base_dit: str | None = Field(None, description="UniPic2, likewise")
     lora: str | None = Field(None, description="adapters to merge before training")
     new_bridge: BridgeSizes | None = None
+    sizes: Literal["published"] | None = Field(
+        None, description="of networks whose files are not here, for the report of a dry run"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelConfig":
@@ -128,4 +131,8 @@ class SupervisedConfig(RunConfig):
     workers: int = Field(4, ge=0, description="processes that prepare data, for each device")
     shift: float | None = Field(None, gt=0, description="of the noise levels; null: the checkpoint's")
     padding: Padding | None = Field(None, description="pads that the bridge sees; null: the checkpoint's")
+    cache_dir: Path | None = Field(
+        None,
+        description="keep latents and picture embeddings of the frozen networks there; null: computed each time",
+    )
     validation: ValidationConfig = ValidationConfig()

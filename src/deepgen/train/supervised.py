@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from deepgen.data.batch import TrainBatch
+from deepgen.data.cache import FeatureCache
 from deepgen.flow.noise import key_generator
 from deepgen.model.deepgen import Conditioning, DeepGenModel, Padding
 from deepgen.model.vlm import with_pads
+from deepgen.train.features import Caches, embed_all, encode_all
 from deepgen.train.objective import noisy_batch, training_loss, uniform_sigmas
-
-ENCODED_AT_ONCE = 2**22
-"""Pixels; bounds the VAE's memory."""
 
 
 @dataclass(frozen=True)
@@ -69,32 +68,19 @@ def draws_for(objective: Objective, samples: Sequence[int], shapes: Sequence[tor
     return Draws(torch.stack(uniform), noise)
 
 
-@torch.no_grad()
-def encode_all(model: DeepGenModel, pictures: Sequence[Tensor]) -> list[Tensor]:
-    """Latents [C, h, w] fp32, at the mode, of pictures [3, H, W] of any sizes; those of one size in one call."""
-    places: dict[torch.Size, list[int]] = {}
-    for i, picture in enumerate(pictures):
-        places.setdefault(picture.shape, []).append(i)
-    found: dict[int, Tensor] = {}
-    # The VAE runs in its own type, whatever the networks around it compute in.
-    with torch.autocast(model.vae.device.type, enabled=False):
-        for shape, rows in places.items():
-            at_once = max(1, ENCODED_AT_ONCE // (shape[-2] * shape[-1]))
-            for start in range(0, len(rows), at_once):
-                some = rows[start : start + at_once]
-                batch = torch.stack([pictures[i] for i in some])
-                found.update(zip(some, model.encode(batch), strict=True))
-    return [found[i] for i in range(len(pictures))]
-
-
 def condition(
-    model: DeepGenModel, prompts: Sequence[str], references: Sequence[Sequence[Tensor]], padding: Padding
+    model: DeepGenModel,
+    prompts: Sequence[str],
+    references: Sequence[Sequence[Tensor]],
+    padding: Padding,
+    cache: FeatureCache | None = None,
 ) -> Conditioning:
     """`DeepGenModel.condition` of prompts alone, by a row of calls that does not depend on the samples.
 
-    Sharded models need that: there the state of a pad is asked for whenever padding could need it.
+    Sharded models need that: there the state of a pad is asked for whenever padding could need it. "pair" pads up to
+    the negative prompt, of which training has none: it adds nothing here. `cache` is of the pictures' embeddings.
     """
-    fused = model.fuse(prompts, references, "none")
+    fused = model.fuse(prompts, references, "none", embeds=embed_all(model, references, cache))
     states, lengths = fused.states, fused.lengths
     if padding == "batch":
         pad = model.vlm.pad_row(model.vlm.tokenizer.pad_token_id)
@@ -104,7 +90,11 @@ def condition(
 
 
 def batch_loss(
-    model: DeepGenModel, batch: TrainBatch, objective: Objective, samples: Sequence[int]
+    model: DeepGenModel,
+    batch: TrainBatch,
+    objective: Objective,
+    samples: Sequence[int],
+    caches: Caches | None = None,
 ) -> BatchLoss:
     """The published objective on a batch (`objective.training_loss`), with the draws of these samples.
 
@@ -113,9 +103,12 @@ def batch_loss(
         batch: of one task or mixed, of any sizes.
         objective: see there.
         samples: number of each sample in the run's order.
+        caches: of what the frozen networks make of the pictures.
     """
+    caches = caches or Caches()
     counts = [len(row) for row in batch.references]
-    latents = encode_all(model, [*batch.targets, *(p for row in batch.references for p in row)])
+    pictures = [*batch.targets, *(p for row in batch.references for p in row)]
+    latents = encode_all(model, pictures, caches.latents)
     size = len(batch.targets)
     clean, flat = latents[:size], latents[size:]
     references, start = [], 0
@@ -125,7 +118,7 @@ def batch_loss(
     draws = draws_for(objective, samples, [x.shape for x in clean])
     sigma = uniform_sigmas(draws.uniform, objective.shift)
     noise = [x.to(z.device, non_blocking=True) for x, z in zip(draws.noise, clean, strict=True)]
-    conditioning = condition(model, batch.prompts, batch.references, objective.padding)
+    conditioning = condition(model, batch.prompts, batch.references, objective.padding, caches.embeds)
     losses = training_loss(
         model, conditioning, noisy_batch(clean, noise, sigma), references if any(counts) else None
     )
