@@ -1,5 +1,8 @@
 """Quoted texts, and how near what was read comes to them."""
 
+import random
+import re
+
 import pytest
 
 from deepgen.rewards import RewardInput
@@ -63,3 +66,50 @@ def test_a_prompt_without_quotes_has_no_value_and_costs_the_others_nothing(kit, 
     )
     assert first.value is None and not first.failed and "quotes" in first.reason
     assert second.value == 1
+
+
+def published(prompt: str, tokens: list[str]) -> float:
+    """The newer published service's rule, written out from its description (rl.md, section 6)."""
+    targets = [re.sub("[^A-Za-z0-9]", "", text) for text in re.findall('"([^"]+)"', prompt)]
+    targets = [text for text in targets if text]
+    words = [word for word in (re.sub("[^A-Za-z0-9]", "", token) for token in tokens) if word]
+    candidates = [*words, "".join(words)]
+    for width in (2, 3):
+        candidates += ["".join(words[at : at + width]) for at in range(len(words) - width + 1)]
+
+    def fold(text: str) -> str:
+        for old, new in (("0", "o"), ("1", "l"), ("i", "l"), ("j", "l"), ("5", "s"), ("v", "w")):
+            text = text.replace(old, new)
+        return text
+
+    def steps(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        if a[0] == b[0]:
+            return steps(a[1:], b[1:])
+        return 1 + min(steps(a[1:], b), steps(a, b[1:]), steps(a[1:], b[1:]))
+
+    def distance(target: str) -> int:
+        found = [min(steps(one, target), steps(fold(one), fold(target))) for one in candidates if one]
+        return min([*found, len(target)])
+
+    total = sum(len(target) for target in targets)
+    return sum((1 - distance(target) / len(target)) * len(target) for target in targets) / total
+
+
+def test_the_published_matching_is_the_published_rule():
+    rng = random.Random(0)
+
+    def text() -> str:
+        return "".join(rng.choice("aio0l15sv wWA-") for _ in range(rng.randint(1, 4)))
+
+    compared = 0
+    for _ in range(150):
+        prompt = " and ".join(f'"{text()}"' for _ in range(rng.randint(1, 2)))
+        tokens = [text() for _ in range(rng.randint(0, 4))]
+        if targets := quoted_texts(prompt, "published"):
+            assert match_score(targets, lines(*tokens), "published") == pytest.approx(
+                published(prompt, tokens)
+            )
+            compared += 1
+    assert compared > 100

@@ -65,7 +65,7 @@ def scores_from_json(data: Any, count: int) -> list[Score]:
 
 
 def _score(row: Any) -> Score:
-    value = row.get("value") if isinstance(row, Mapping) else "missing"
+    value = row.get("value", "missing") if isinstance(row, Mapping) else "missing"
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if value is not None and not number:
         raise RewardError(f"the reply holds a score that is none: {json.dumps(row)[:120]}")

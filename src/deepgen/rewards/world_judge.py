@@ -4,6 +4,7 @@ It stands in for a large model that looks at pictures, in tests and in small run
 those: to fail, to be slow, to call things equal, and to prefer the picture that comes first.
 """
 
+import hashlib
 import random
 import threading
 import time
@@ -24,6 +25,8 @@ from deepgen.rewards.world_detector import WorldDetector
 
 Share = Annotated[float, Field(ge=0, le=1)]
 MODEL = "world-preference"
+KEPT = 4096
+"""Pictures whose values are remembered."""
 
 
 class WorldJudgeConfig(Config):
@@ -57,6 +60,7 @@ class WorldJudge:
         self._reward = WorldDetector(MODEL, config.detector, config.device)
         self._rng = random.Random(config.seed)
         self._one_at_a_time = threading.Lock()
+        self._known: dict[tuple[str, tuple[int, ...], bytes], float] = {}
 
     def routes(self) -> dict[str, Answer]:
         """`POST /v1/chat/completions`, `GET /v1/models`, `GET /health`."""
@@ -100,10 +104,19 @@ class WorldJudge:
         return said + f"<answer>Image {1 if first > second else 2} is better</answer>"
 
     def values(self, prompt: str, pictures: Sequence[Picture]) -> list[float]:
-        """Of each picture; all 0, and so a tie, where the prompt asks for nothing that can be seen."""
-        inputs = [RewardInput(picture, prompt, "") for picture in pictures]
+        """Of each picture; all 0, and so a tie, where the prompt asks for nothing that can be seen.
+
+        A picture is looked at once, however many others it meets.
+        """
+        keys = [(prompt, picture.shape, hashlib.sha256(picture.tobytes()).digest()) for picture in pictures]
         with self._one_at_a_time:
-            return [score.value or 0.0 for score in self._reward(inputs)]
+            new = {key: one for key, one in zip(keys, pictures, strict=True) if key not in self._known}
+            scores = self._reward([RewardInput(picture, prompt, "") for picture in new.values()])
+            self._known |= {key: score.value or 0.0 for key, score in zip(new, scores, strict=True)}
+            values = [self._known[key] for key in keys]
+            while len(self._known) > KEPT:
+                del self._known[next(iter(self._known))]  # the oldest
+        return values
 
 
 def read_question(body: Any) -> tuple[str, list[Picture]]:
