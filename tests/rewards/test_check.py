@@ -49,9 +49,12 @@ def test_a_reward_that_prefers_the_wrong_picture_or_has_no_value_fails(kit):
 
 
 def test_check_prints_a_line_each_and_fails_where_one_does(config, capsys, tmp_path):
-    cli.check(config({"kind": "mean_brightness"}, {"kind": "edit_region", "weight": 0.5}))
+    path = config({"kind": "mean_brightness"}, {"kind": "edit_region", "weight": 0.5})
+    with open(path, "a") as file:
+        file.write("held_out: [{kind: jpeg_size, name: watcher}]\n")
+    cli.check(path)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["mean_brightness", "edit_region"]
+    assert [line.split(":")[0] for line in lines] == ["mean_brightness", "edit_region", "watcher"]
     assert "ok" in lines[0] and "right none" in lines[1]
     broken = {"kind": "world_text", "path": str(tmp_path)}
     with pytest.raises(typer.Exit) as caught:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deepgen.config import load_config
-from deepgen.errors import InputError
+from deepgen.errors import InputError, RewardError
 from deepgen.rewards import RewardInput
 from deepgen.rewards.config import OneReward
 
@@ -88,6 +88,15 @@ def test_a_server_that_is_away_fails_every_value_and_asking_again_mends_it(judge
     assert all(score.failed and score.value is None and score.reason for score in reward(pictures))
     judge_server.restart()
     assert values(reward(pictures)) == [0.0, 0.5, 1.0]
+
+
+def test_a_judge_that_turns_all_requests_away_ends_the_run(judge, judge_server, kit, replies):
+    judge_server.reply = replies.Status(401)
+    with pytest.raises(RewardError, match="401"):
+        judge(pairing="all")(kit.inputs(10, 60))
+    judge_server.reply = replies.Status(400)
+    rejected = judge(pairing="all")(kit.inputs(10, 60))
+    assert all(score.failed for score in rejected)
 
 
 def test_what_was_answered_is_not_asked_again(judge, judge_server, kit, tmp_path, replies):

@@ -88,10 +88,12 @@ def _routes(name: str, settings: list[str], device: str) -> "dict[str, Answer]":
 
 
 def _rewards_of(config: str, overrides: list[str]) -> "list[RewardConfig]":
-    """The rewards of a run's configuration; the rest of it is not looked at. Raises ConfigError."""
+    """The rewards of a run's configuration, held out ones last; the rest is not looked at. Raises ConfigError."""
     from deepgen.rewards.config import Rewards
 
     data = parse_yaml(find_config(config).read_text(encoding="utf-8"), config)
     if not isinstance(data, dict) or not data.get("rewards"):
         raise ConfigError(f"{config}: names no `rewards`")
-    return load_config(Rewards, {"rewards": data["rewards"]}, overrides).rewards
+    told = {name: data[name] for name in Rewards.model_fields if name in data}
+    found = load_config(Rewards, told, overrides)
+    return [*found.rewards, *found.held_out]

@@ -228,9 +228,10 @@ class OneReward(Config):
 
 
 class Rewards(Config):
-    """The rewards of a run."""
+    """The rewards of a run, and those that only watch it."""
 
     rewards: list[RewardConfig]
+    held_out: list[RewardConfig] = Field(default_factory=list)
 
 
 class RunnerConfig(Config):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepgen.errors import JudgeError
+from deepgen.errors import JudgeError, RewardError
 from deepgen.rewards.build import token_from
 from deepgen.rewards.config import JudgeSettings
 from deepgen.rewards.protocol import Picture
 from deepgen.rewards.simple import jpeg
 from deepgen.scorers.calls import JudgeCall, JudgeImage, JudgeProfile
-from deepgen.scorers.endpoint import Endpoint
+from deepgen.scorers.endpoint import Endpoint, Rejected
 from deepgen.scorers.judge import JudgeClient, Patience, Question, ask_all, without_thinking
 from deepgen.scorers.replies import ReplyCache, call_key
 
@@ -58,7 +58,10 @@ class JudgeDesk:
         self._cache = ReplyCache(settings.cache or Path(self._folder.name) / "replies.sqlite")
 
     def ask(self, questions: Sequence[Asked], parse: Parse) -> list[Answer]:
-        """An answer for each question, asked all at once; equal questions are asked once, known ones not at all."""
+        """An answer for each question, asked all at once; equal questions are asked once, known ones not at all.
+
+        Raises RewardError where the judge turns all requests away: for a wrong key, model or address.
+        """
         with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
             files: dict[int, JudgeImage] = {}
             calls = [self._call(one, Path(name), files) for one in questions]
@@ -75,6 +78,8 @@ class JudgeDesk:
                 wanted = [Question(call, usable) for call in calls]
                 ask_all(wanted, client, self._cache, self._settings.attempts, _silent)
             except JudgeError as error:
+                if isinstance(error.__cause__, Rejected):
+                    raise RewardError(str(error)) from error
                 gone = str(error)
             return [self._answer(call, parse, gone) for call in calls]
 

@@ -32,14 +32,14 @@ KEPT = 4096
 class WorldJudgeConfig(Config):
     """The judge's manner.
 
-    detector: a folder; the shipped one if None. template: the file from which its clients make their questions, ours if
-    None. error_share: of requests, half of them answered with status 503, half dropped. delay_seconds: before an
+    path: of a detector, the shipped one if None. template: the file from which its clients make their questions, ours
+    if None. error_share: of requests, half of them answered with status 503, half dropped. delay_seconds: before an
     answer. tie_margin: values that differ by no more are a tie. tie_share: of comparisons called a tie whatever is
     seen. position_bias: share of comparisons won by Image 1 whatever is seen. garbage_share: of answers that cannot be
     read. seed: of all these draws.
     """
 
-    detector: Path | None = None
+    path: Path | None = None
     device: str = "cpu"
     template: Path | None = None
     error_share: Share = 0.0
@@ -57,7 +57,7 @@ class WorldJudge:
     def __init__(self, config: WorldJudgeConfig) -> None:
         self._config = config
         self._template = read_template(config.template, PREFERENCE)
-        self._reward = WorldDetector(MODEL, config.detector, config.device)
+        self._reward = WorldDetector(MODEL, config.path, config.device)
         self._rng = random.Random(config.seed)
         self._one_at_a_time = threading.Lock()
         self._known: dict[tuple[str, tuple[int, ...], bytes], float] = {}
