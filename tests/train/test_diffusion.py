@@ -10,6 +10,7 @@ from deepgen.train import diffusion
 from deepgen.train.cache import (
     CONCEPT_NUMBERS,
     PICTURES,
+    Emphasis,
     PairMaker,
     Shelf,
     Stream,
@@ -243,6 +244,16 @@ def test_prompts_of_every_kind_have_their_pictures_before_the_text_and_fit(setti
         blank = blanks[batch["key"]]
         assert torch.equal((blank == image_id).int(), pads[0, : len(blank)])
         assert bool((pads == pads[0]).all())
+
+
+def test_known_things_come_less_often_in_a_larger_world(tokenizer):
+    emphasis = Emphasis(concepts=100, styles=("3d",), keep=0.0)
+    lengths = {"text": 256}
+    feed = PairMaker(tokenizer, {"text": 1.0}, 4, lengths, emphasis)(random.Random(0), Sprites.procedural())
+    for _ in range(4):
+        for scene in next(feed)["scenes"]:
+            new = any(CONCEPT_NUMBERS[thing.concept] >= 100 for thing in scene.objects)
+            assert new or scene.style != "3d" or scene.words
 
 
 def test_a_full_shelf_forgets_its_oldest_rows():

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from deepgen.config import Config
 from deepgen.model.prompts import edit_prompt, text_to_image_prompt, tokenize
 from deepgen.model.vae import normalise
 from deepgen.model.vision import vision_embeds
@@ -106,18 +108,37 @@ def token_labels(scene: Scene) -> Tensor:
     return labels.flatten()
 
 
+class Emphasis(Config):
+    """For going on in a larger world: what a model knows already is drawn less often than what is new to it."""
+
+    concepts: int = Field(gt=0, description="so many of the first concepts are known")
+    styles: tuple[str, ...] = Field(description="in these styles")
+    keep: float = Field(ge=0, le=1, description="share of the samples of known things alone that are kept")
+
+    def knows(self, scene: Scene) -> bool:
+        """Whether nothing in the scene is new. Words are never known."""
+        known = all(CONCEPT_NUMBERS[thing.concept] < self.concepts for thing in scene.objects)
+        return known and scene.style in self.styles and not scene.words
+
+
 class PairMaker:
     """Batches of samples of one kind and size: "key", "ids", "lengths", "weights", "labels", "scenes", "sources" (those
     of all samples, one after another).
 
-    `shares` says how often each kind is drawn. Only sampling and tokenising happen in the workers: scenes are small,
-    pictures are not, and the device draws faster.
+    `shares` says how often each kind is drawn, `emphasis` which samples are left out. Only sampling and tokenising
+    happen in the workers: scenes are small, pictures are not, and the device draws faster.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, shares: dict[str, float], chunk: int, lengths: Lengths
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        shares: dict[str, float],
+        chunk: int,
+        lengths: Lengths,
+        emphasis: Emphasis | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.emphasis = emphasis
         self.shares = shares
         self.chunk = chunk
         self.lengths = lengths
@@ -134,6 +155,8 @@ class PairMaker:
                 sample = draw_edit(rng, "train", None if kind == "edit" else (kind,))
                 scene = sample.target
                 prompt = edit_prompt(sample.instruction, [picture_tokens(each) for each in sample.pictures])
+            if self.emphasis and self.emphasis.knows(scene) and rng.random() >= self.emphasis.keep:
+                continue
             ids = tokenize(self.tokenizer, prompt)
             if len(ids) > self.lengths[kind]:
                 continue

@@ -173,7 +173,7 @@ def start_stream(
         raise ConfigError(
             f"{config.vae} has no latents_mean: train it with `deepgen train train/nano_vae` first"
         )
-    maker = PairMaker(tokenizer, config.shares, config.cache_chunk, config.lengths)
+    maker = PairMaker(tokenizer, config.shares, config.cache_chunk, config.lengths, config.emphasis)
     feed = start_feed(maker, config.sprites, f"{config.loop.seed}/{ranks.rank}", config.workers)
     encoder = Encoder(vae.to(memory_format=torch.channels_last), model.vlm.model.visual, device)
     stream = Stream(feed, encoder, load_sprites(config.sprites), config.capacities)

@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from deepgen.config import Config
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.dit_blocks import AdaptiveNorm
-from deepgen.train.cache import Lengths
+from deepgen.train.cache import Emphasis, Lengths
 from deepgen.train.captions import CaptionReader
 from deepgen.train.export import gather, merge
 from deepgen.train.loop import Ema, LoopConfig, Progress, StageConfig, load_state, save_state
@@ -89,6 +89,7 @@ class DiffusionConfig(StageConfig):
     edit_tokens: int = Field(96, multiple_of=8, description="prompts of edits, picture included")
     insert_tokens: int = Field(176, multiple_of=8, description="prompts of inserts, two pictures included")
     prompt_dropout: float = 0.1
+    emphasis: Emphasis | None = Field(None, description="for going on in a larger world")
     save_every_minutes: float = Field(
         2.0, gt=0, description="how often the averaged weights and the state are written"
     )
