@@ -247,6 +247,7 @@ LAYOUTS = {
     },
     "by area": {"CVTG/2": {"word_acc": 0.5, "NED": sum(NEAR) / 2}, "CVTG/3": {"word_acc": 1.0}},
     "by picture": {"CVTG/2/0.png": [2, 1, NEAR], "CVTG/3/2.png": [1, 1, [1.0]]},
+    "list of pictures": [{"image": "CVTG/2/0.png", "total_words": 2, "ned": sum(NEAR) / 2}],
     "reader failed": {"CVTG-Style/2": {"ned": 0.0}},
 }
 

@@ -1,5 +1,6 @@
 """Data is checked before anything is drawn with it, and a run takes exactly the part that was asked for."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,30 @@ def test_a_known_hash_must_be_met(toy: Any, tmp_path: Path) -> None:
         DataFile("items.jsonl", "the tests", "MIT", sha256_of(tmp_path / "toy" / "items.jsonl")),
     )
     assert prepare(benchmark, tmp_path, seen=tmp_path / "seen.json").complete
+
+
+def test_of_a_known_hash_the_ends_are_enough_and_part_of_the_data_is_only_warned_of(
+    toy: Any, tmp_path: Path
+) -> None:
+    digest = sha256_of(toy.write_data(tmp_path) / "toy" / "items.jsonl")
+    benchmark, seen = toy.Toy(), tmp_path / "seen.json"
+    benchmark.files = (DataFile("items.jsonl", "the tests", "MIT", f"{digest[:9]}…{digest[-4:]}"),)
+    assert prepare(benchmark, tmp_path, seen=seen).warnings == []
+    benchmark.files = (DataFile("items.jsonl", "the tests", "MIT", f"{digest[:9]}…{'0' * 9}"),)
+    with pytest.raises(DataError, match="expected"):
+        prepare(benchmark, tmp_path, seen=seen)
+    (warning,) = prepare(benchmark, tmp_path, allow_partial=True, seen=seen).warnings
+    assert "expected" in warning
+
+
+def test_what_a_benchmark_warns_of_while_it_reads_stands_in_the_report(toy: Any, tmp_path: Path) -> None:
+    class Changed(toy.Toy):
+        def items(self, data: Path) -> Any:
+            warnings.warn("the judge's words are not as published", stacklevel=1)
+            return super().items(data)
+
+    prepared = prepare(Changed(), toy.write_data(tmp_path), seen=tmp_path / "seen.json")
+    assert prepared.warnings == ["the judge's words are not as published"]
 
 
 def test_the_first_hash_is_remembered_and_a_later_one_warned_of(toy: Any, tmp_path: Path) -> None:

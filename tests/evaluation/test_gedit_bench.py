@@ -263,6 +263,16 @@ LAYOUTS = {
         "en_full": {"G_SC": MEANS[0], "G_PQ": MEANS[1], "G_O": MEANS[2]},
         "cn_intersection": {"G_O": 5.0},
     },
+    "counts": {"en": {"n_items": 12, "full": {"background_change": {"n": 2}}, "intersection": {"n": 11}}},
+    "as the function returns": {
+        "en": [
+            {"model": {"background_change": first, f"avg_{name}": mean}}
+            for first, mean, name in [
+                *zip(FIRST, MEANS, gedit_bench.METRICS, strict=True),
+                *zip((4.0, 9.0, 6.0), (4.0, 9.0, 6.0), gedit_bench.METRICS, strict=True),
+            ]
+        ]
+    },
     "by language missing": {"zh": {"full": {"Average": [math.nan] * 3}}},
 }
 
@@ -278,6 +288,8 @@ def test_verify_reads_what_the_published_script_prints(tmp_path):
     lines += ["Average: 4.227, 8.636, 5.864", "Intersection:"]
     lines += ["background_change: 4.000, 9.000, 6.000", "Average Intersection: 4.000, 9.000, 6.000"]
     (sample(tmp_path) / "golden_stdout_en.txt").write_text("\n".join(lines))
+    assert gedit_bench.verify_sample(tmp_path)[0].diff == 0
+    (tmp_path / "golden_stdout_en.txt").write_text("Average: 4.227\t8.636\t5.864")
     assert gedit_bench.verify_sample(tmp_path)[0].diff == 0
     (tmp_path / "golden_stdout_en.txt").write_text("\n".join(lines).replace("6.500", "6.501"))
     assert gedit_bench.verify_sample(tmp_path)[0].diff > 1e-9
@@ -302,6 +314,8 @@ def test_verify_holds_parser_cases_and_prompts_against_ours(tmp_path):
         {"text": "[6, 0]", "parsed": {"score": [6, 0]}},
         {"text": "x", "parsed": False},
         {"text": "7", "min": 7},
+        {"text": "I won't", "guess_if_cannot_parse": True, "parsed": {"score": [3]}},
+        {"text": "[1, 2]", "guess_if_cannot_parse": False, "parsed": [1, 2]},
     ]
     (tmp_path / "golden_parse.json").write_text(json.dumps({"cases": cases}))
     (tmp_path / "golden_prompts.json").write_text(json.dumps(PROMPTS))

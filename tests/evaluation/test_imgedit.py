@@ -151,6 +151,7 @@ GOLDEN = {
     "golden_average_score.json": {"22": 4.33, "23": 1.67, "701": 4.67},
     "golden_typescore.json": {"add": 3.0, "style": 4.67},
     "golden_all.json": {"types": {"add": 3.0, "style": 4.67}, "overall": 3.835},
+    "golden_by_type.json": {"style": {"mean": 4.67, "n": 1}, "add": {"mean": 3.0}, "overall_mean": 3.835},
     "golden_parse.json": [{"text": "A: 4\nB: 5", "avg": 4.5}, {"text": "no", "avg": None}],
 }
 
@@ -162,7 +163,7 @@ def test_verify_recomputes_averages_types_and_parser_cases(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [(name, "4.67") for name in list(GOLDEN)[:3]] + [("golden_parse.json", "4.5")]
+    ("name", "change"), [(name, "4.67") for name in list(GOLDEN)[:4]] + [("golden_parse.json", "4.5")]
 )
 def test_verify_fails_at_another_number(tmp_path, name, change):
     (sample(tmp_path) / name).write_text(json.dumps(GOLDEN[name]).replace(change, "4.66"))

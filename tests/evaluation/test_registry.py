@@ -51,6 +51,38 @@ def test_verification_finds_samples_and_differences(tmp_path: Path) -> None:
         registry.verify(Path(__file__).parent)
 
 
+def golden(folder: Path, name: str, content: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "content", "told"),
+    [
+        ("geneval", "golden_confidence.json", [], "nothing recomputes"),
+        ("wise", "golden_calculate_zh_stdout.txt", "", "nothing recomputes"),
+        ("geneval", "golden_evaluate.json", [{"correct": True}], "not laid out as known"),
+        ("t2i_corebench", "golden_scores_qwen_path.json", {}, "items.json: missing"),
+        ("pick_a_pic", "golden_scores.json", {}, "named after no benchmark"),
+    ],
+)
+def test_no_golden_file_is_passed_over(
+    tmp_path: Path, folder: str, name: str, content: object, told: str
+) -> None:
+    golden(tmp_path / folder, name, content)
+    ((where, found),) = registry.verify(tmp_path)
+    assert where == folder and told in found.name and found.diff == math.inf
+
+
+def test_a_folder_may_be_named_after_a_part_of_a_benchmark_and_a_golden_may_be_absent(tmp_path: Path) -> None:
+    cases = {"legacy": [{"text": "Consistency: 2", "scores": {"consistency": 2.0}}]}
+    golden(tmp_path / "wise_legacy", "golden_extract.json", cases)
+    (tmp_path / "risebench").mkdir()
+    assert {(name, found.diff) for name, found in registry.verify(tmp_path)} == {("wise_legacy", 0.0)}
+    assert registry.verify(tmp_path / "risebench") == []
+
+
 @pytest.mark.parametrize(
     ("expected", "got", "difference"),
     [

@@ -118,6 +118,14 @@ def test_official_weights_take_an_empty_cell_for_true_and_strict_ones_do_not():
     assert scored(NEW, item, "strict", 1, 5, 5)["score"] == pytest.approx(25 * (0.3 + 2.5 + 1.0 - 1))
 
 
+def test_a_null_in_the_file_is_no_empty_cell_to_the_official_weights():
+    columns = frozenset({*ROWS[0], "consistency_free"})
+    empty, null = (item_of(ROWS[0] | more, columns) for more in ({}, {"consistency_free": None}))
+    assert scored(NEW, empty, "official", 5, 3, 1)["score"] == pytest.approx(40.0)  # 0.8 x 3 + 0.2 x 1 = 2.6
+    assert scored(NEW, null, "official", 5, 3, 1)["score"] == pytest.approx(55.0)  # 1.5 + 1.5 + 0.2 = 3.2
+    assert [ask["id"] for ask in null.data["asks"]] == ["consistency", "reasoning", "quality"]
+
+
 def test_without_the_column_official_weights_are_the_documented_ones():
     assert scored(NEW, item_of(ROWS[0]), "official", 1, 5, 5)["score"] == pytest.approx(70)
 
@@ -290,6 +298,28 @@ def test_verify_recomputes_the_table_of_the_scorer_that_a_file_is_of(tmp_path, n
     (done,) = risebench.verify_sample(tmp_path)
     assert done.diff <= 1e-9
     assert done.name == f"{name}: risebench-{'2025.05' if 'pre' in name else '2026.04'}"
+
+
+COLUMNS = ("Score-Origin", "Score-Percentage", "Accuracy")
+ROWS_OF = {"Overall": [3.4714285714285715, 61.78571428571429, 1 / 3], "Causal_Consistency": [None] * 3}
+TABLES = {
+    "lines": ROWS_OF,
+    "columns": {name: {k: row[n] for k, row in ROWS_OF.items()} for n, name in enumerate(COLUMNS)},
+    "columns and names": {"-": list(ROWS_OF)}
+    | {name: [row[n] for row in ROWS_OF.values()] for n, name in enumerate(COLUMNS)},
+    "records": [{"-": key, **dict(zip(COLUMNS, row, strict=True))} for key, row in ROWS_OF.items()],
+    "header and rows": [["-", *COLUMNS], *([key, *row] for key, row in ROWS_OF.items())],
+    "text": {"judge.csv": TABLE.format(overall=1 / 3, causal=0.5)},
+}
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_verify_reads_a_table_however_it_is_turned(tmp_path, layout):
+    golden = sample(tmp_path) / "golden_tables.json"
+    golden.write_text(json.dumps({"current": TABLES[layout]}))
+    assert risebench.verify_sample(tmp_path)[0].diff <= 1e-9
+    golden.write_text(golden.read_text().replace("3.47142", "3.47143"))
+    assert risebench.verify_sample(tmp_path)[0].diff > 1e-9
 
 
 @pytest.mark.parametrize("change", [("65.0", "65.000001"), ("3.6,", ","), ("Spatial", "Spacial")])

@@ -147,6 +147,11 @@ def test_a_file_of_another_schema_is_named(data, rows, message):
     assert "R-LR.json" in str(error.value)
 
 
+def test_a_template_that_is_not_the_published_one_is_warned_of(data):
+    with pytest.warns(UserWarning, match=r"evaluate.py: not as published: TEMPLATE"):
+        ALL.items(data)
+
+
 def test_a_clone_without_the_template_is_refused(data):
     (data / "evaluate.py").write_text("TEMPLATE = read()\n")
     with pytest.raises(DataError, match="TEMPLATE"):

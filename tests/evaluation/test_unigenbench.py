@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_the_judge_is_asked_in_the_clones_words(data):
 def test_a_chinese_prompt_is_asked_about_in_chinese(data):
     item = ZH.items(data)[0]
     text = ZH.calls(item, 0, Path("x.png"), ZH.judges[0])[0].text
-    assert text.startswith("招牌上写着“你好，世界”|['文本生成', '属性-大小']|考点说明:「\n文本生成: 文字\n")
+    assert text.startswith("招牌上写着“你好，世界”|['文本生成', '属性-大小']|考点说明：「\n文本生成: 文字\n")
     assert ZH.official_path(item, 2) == "3_2.png"
 
 
@@ -242,6 +243,32 @@ def test_goldens_of_our_own_are_recomputed_and_changed_ones_are_found(tmp_path):
         "golden_judge_prompts_en.json: 2 prompts of 3 are beside it",
         "golden_scores_en.json: rows_skipped",
     ]
+
+
+def test_a_chinese_sample_is_recomputed_from_the_definitions_in_its_example(tmp_path):
+    rows = [(4, "狗", ["属性-大小"], ["大"]), (5, "猫", ["属性-大小"], ["小"]), (6, "鸟", ["风格"], ["水墨"])]
+    write_prompts(tmp_path / "items_zh.csv", ZH, rows)
+
+    def text(prompt, here):
+        general = "考点说明：「\n属性-大小: 高低或长短\n」"
+        return f"「{prompt}」['属性-大小']：{general}，考点描述说明：「\n属性-大小: {here}\n」。{prompt}"
+
+    hashes = [
+        {"index": index, "sha256": sha256(text(*of).encode()).hexdigest()}
+        for index, of in ((4, ("狗", "大")), (5, ("猫", "小")))
+    ]
+    golden = tmp_path / "golden_judge_prompts_zh.json"
+    told = {"all600_sha256": [*hashes, {"index": 6, "sha256": "0"}], "example_index4_full": text("狗", "大")}
+    golden.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    (check,) = unigenbench.verify_sample(tmp_path)
+    assert check.name.endswith("2 prompts of 3 are beside it") and check.diff == 0
+    golden.write_text(golden.read_text(encoding="utf-8").replace(hashes[1]["sha256"], "0" * 64))
+    assert unigenbench.verify_sample(tmp_path)[0].diff == math.inf
+
+
+def test_words_that_are_not_the_published_ones_are_warned_of(data):
+    with pytest.warns(UserWarning, match="not as published: SYSTEM_PROMPT_EN_TEMPLATE, EXPLANATION_DICT_EN"):
+        EN.items(data)
 
 
 def test_scores_whose_points_are_not_beside_them_are_checked_by_their_totals(tmp_path):

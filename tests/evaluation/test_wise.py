@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -303,6 +304,24 @@ def test_messages_of_other_items_are_made_from_the_one_example(tmp_path):
     items = tmp_path / "items_legacy.json"
     items.write_text(items.read_text().replace("\\u65e5", "\\u65e6"))
     assert [done.diff for done in wise.verify_sample(tmp_path)] == [0.0, math.inf]
+
+
+def test_the_example_alone_is_held_against_the_published_words(tmp_path, monkeypatch):
+    write_messages(tmp_path)
+    path = tmp_path / "golden_messages_example_legacy.json"
+    message = json.loads(path.read_text())[0]
+    path.write_text(json.dumps([{"role": "system", "content": [{"type": "text", "text": "Be."}]}, message]))
+    (tmp_path / "golden_messages_sha256_legacy.json").unlink()
+    assert [done.diff for done in wise.verify_sample(tmp_path)] == [math.inf]
+    blank = 'Räte.\nPROMPT: "{prompt}"\nEXPLANATION: "{explanation}"\nGo.'
+    texts = {key: sha256(text.encode()).hexdigest() for key, text in (("system", "Be."), ("user", blank))}
+    monkeypatch.setattr(OLD, "version", replace(LEGACY, texts=texts))
+    assert [done.diff for done in wise.verify_sample(tmp_path)] == [0.0]
+
+
+def test_a_judges_words_that_are_not_the_published_ones_are_warned_of(data):
+    with pytest.warns(UserWarning, match="gpt_eval.py: not as published: system, user"):
+        OLD.items(data)
 
 
 def test_hashes_without_the_example_are_said_to_be_unchecked(tmp_path):

@@ -25,7 +25,7 @@ def client(
     return JudgeClient(PROFILE, Endpoint(server.url, "secret", timeout), concurrency, patience)
 
 
-def questions(count: int, usable: Callable[[str], bool] = lambda text: True) -> list[Question]:
+def questions(count: int, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Question]:
     return [Question(JudgeCall("q", f"question {n}."), usable) for n in range(count)]
 
 
@@ -185,7 +185,7 @@ def test_an_unusable_reply_is_asked_again_with_the_next_limit_of_tokens(
     judge_server: Any, cache: ReplyCache
 ) -> None:
     judge_server.script = ["what?", "what?", "yes"]
-    asked = questions(1, usable=lambda text: text == "yes")
+    asked = questions(1, usable=lambda reply: reply.text == "yes")
     ask(judge_server, cache, asked, attempts=2)
     assert [request.body["max_tokens"] for request in judge_server.requests] == [16, 64]
     ask(judge_server, cache, asked, attempts=3)
@@ -203,14 +203,30 @@ def test_the_estimate_counts_only_what_is_not_known(judge_server: Any, cache: Re
 
 
 @pytest.mark.parametrize(
-    ("thinking", "text", "left"),
+    ("thinking", "text", "truncated", "left"),
     [
-        ("keep", "<think>no</think>yes", "<think>no</think>yes"),
-        ("strip", "a <think>no</think> b <think>x</think>", "a  b"),
-        ("strip", "</think> a <think> b", "</think> a <think> b"),
-        ("cut", "hmm</think>\n\nyes", "yes"),
-        ("cut", "still thinking, yes", ""),
+        ("keep", "<think>no</think>yes", False, "<think>no</think>yes"),
+        ("strip", "a <think>no</think> b <think>x</think>", False, "a  b"),
+        ("strip", "</think> a <think> b", False, "</think> a <think> b"),
+        ("cut", "hmm</think>\n\nyes", False, "yes"),
+        ("cut", "hmm</think>\n\nyes, for", True, "yes, for"),
+        ("cut", "still thinking, yes", True, ""),
+        ("cut", "<think>yes, but", False, ""),
+        ("cut", "yes", False, "yes"),
     ],
 )
-def test_thinking_is_removed_as_the_profile_says(thinking: Any, text: str, left: str) -> None:
-    assert without_thinking(text, JudgeProfile("j", thinking=thinking)) == left
+def test_thinking_is_removed_as_the_profile_says(
+    thinking: Any, text: str, truncated: bool, left: str
+) -> None:
+    reply = Reply("ok", text, truncated=truncated)
+    assert without_thinking(reply, JudgeProfile("j", thinking=thinking)) == left
+
+
+def test_an_answer_that_ends_at_the_limit_of_tokens_says_so(
+    judge_server: Any, replies: Any, cache: ReplyCache
+) -> None:
+    judge_server.script = [replies.Cut("so far"), "whole"]
+    asked = questions(2)
+    ask(judge_server, cache, asked, concurrency=1)
+    kept = [reply_of(cache, question) for question in asked]
+    assert [(reply.text, reply.truncated) for reply in kept if reply] == [("so far", True), ("whole", False)]

@@ -20,7 +20,10 @@ def verify(
     from deepgen.evaluation import registry
 
     worst = 0.0
-    for name, check in registry.verify(folder):
+    checks = registry.verify(folder)
+    if not checks:
+        print(f"{folder}: no golden_* file, nothing to recompute")
+    for name, check in checks:
         if math.isnan(check.diff):
             print(f"not checked  {name}/{check.name}")
             continue

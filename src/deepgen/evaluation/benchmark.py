@@ -64,7 +64,8 @@ class DataFile:
     """A file that `prepare` looks for in the benchmark's data folder.
 
     origin: where a user gets it, in words or as an address. licence: of the data, "none stated" where so.
-    sha256: where known; otherwise the first one seen is recorded, and a later change is warned of.
+    sha256: where known, be it only its ends, as "5c48…7c13"; otherwise the first one seen is recorded, and a later
+    change is warned of.
     """
 
     path: str

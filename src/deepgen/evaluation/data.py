@@ -1,6 +1,7 @@
 """A benchmark's data as the user has it: checked against what is known, and the part of it that a run takes."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ def prepare(
     """Read and check a benchmark's data under `root / benchmark.folder`.
 
     A file whose sha256 is known must have it. Of others the first one seen is remembered in the file `seen`, and
-    another one is warned of. Raises DataError for missing files, wrong hashes, broken schemas and, unless
-    `allow_partial`, numbers of items that are not the official ones.
+    another one is warned of. Raises DataError for missing files, broken schemas and, unless `allow_partial`, wrong
+    hashes and numbers of items that are not the official ones, which are warned of then.
     """
     folder = root / benchmark.folder
     if folder.is_dir() or not benchmark.files:
@@ -49,14 +50,19 @@ def prepare(
         raise DataError(f"{benchmark.name} needs in {folder}: {wanted}")
     files = [file for file in benchmark.files if (folder / file.path).is_file()]
     hashes = {file.path: sha256_of(folder / file.path) for file in files}
-    for file in files:
-        if file.sha256 is not None and hashes[file.path] != file.sha256:
-            raise DataError(
-                f"{folder / file.path}: sha256 {hashes[file.path]}, expected {file.sha256}; get it from {file.origin}"
-            )
+    changed = [
+        f"{folder / file.path}: sha256 {hashes[file.path]}, expected {file.sha256}; get it from {file.origin}"
+        for file in files
+        if file.sha256 is not None and not _is_hash(hashes[file.path], file.sha256)
+    ]
+    if changed and not allow_partial:
+        raise DataError("; ".join(changed))
     unknown = {file.path: hashes[file.path] for file in files if file.sha256 is None}
-    warnings = _compare_with_first(benchmark, unknown, seen or default_hashes())
-    items = benchmark.items(folder)
+    told = changed + _compare_with_first(benchmark, unknown, seen or default_hashes())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        items = benchmark.items(folder)
+    told += [str(warning.message) for warning in caught]
     _check_ids(benchmark, items)
     counts = Counter(item.group for item in items)
     wrong = [
@@ -69,8 +75,14 @@ def prepare(
             f"{folder}: not the official {benchmark.name}: items of {', '.join(wrong)};"
             " --allow-partial goes on without an overall number to compare"
         )
-    warnings += [f"items of {text}" for text in wrong]
-    return Prepared(items, hashes, not wrong, warnings)
+    told += [f"items of {text}" for text in wrong]
+    return Prepared(items, hashes, not wrong, told)
+
+
+def _is_hash(digest: str, known: str) -> bool:
+    """Whether it is the known one, of which only both ends may be known, with "…" between."""
+    first, gap, last = known.partition("…")
+    return digest.startswith(first) and digest.endswith(last) if gap else digest == known
 
 
 def _check_ids(benchmark: Benchmark, items: Sequence[Item]) -> None:
@@ -82,16 +94,16 @@ def _check_ids(benchmark: Benchmark, items: Sequence[Item]) -> None:
 def _compare_with_first(benchmark: Benchmark, hashes: dict[str, str], path: Path) -> list[str]:
     """Remember the hashes of files seen for the first time; a warning for each that was another one then."""
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
-    warnings = []
+    told = []
     for name, digest in hashes.items():
         first = known.setdefault(f"{benchmark.folder}/{name}", digest)
         if first != digest:
-            warnings.append(
+            told.append(
                 f"{name} has another content (sha256 {digest[:12]}…) than when it was first seen ({first[:12]}…):"
                 " scores before and after are not comparable"
             )
     write_text(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
-    return warnings
+    return told
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from deepgen.evaluation.runner import Progress, find_picture
 from deepgen.evaluation.sources import read_json
 from deepgen.scorers.calls import ImageEncoding, JudgeCall, JudgeProfile, Mode
 from deepgen.scorers.judge import Estimate, Question, Scorer, ask_all, estimate, without_thinking
-from deepgen.scorers.replies import ReplyCache, call_key
+from deepgen.scorers.replies import Reply, ReplyCache, call_key
 
 CACHE_FILE = "replies.sqlite"
 NO_FILE = Path("no-picture")
@@ -47,10 +47,10 @@ def questions(run: Run, profile: JudgeProfile, mode: Mode) -> list[Question]:
 
 def _usable(
     benchmark: Benchmark, item: Item, call: JudgeCall, profile: JudgeProfile, mode: Mode
-) -> Callable[[str], bool]:
-    def usable(text: str) -> bool:
+) -> Callable[[Reply], bool]:
+    def usable(reply: Reply) -> bool:
         try:
-            benchmark.parse(item, call, without_thinking(text, profile), mode)
+            benchmark.parse(item, call, without_thinking(reply, profile), mode)
         except ParseError:
             return False
         return True
@@ -136,7 +136,7 @@ def _answer(
             return Answer(Status.REFUSED, text=reply.text)
         last = reply
         try:
-            value = benchmark.parse(item, call, without_thinking(reply.text, profile), mode)
+            value = benchmark.parse(item, call, without_thinking(reply, profile), mode)
         except ParseError:
             continue
         return Answer(Status.OK, value, reply.text)

@@ -4,9 +4,9 @@ A judge rates an edit by up to three criteria, 1 to 5 each, and ends each reply 
 percentages 25·(mean − 1) of each criterion and of their weighted sum, and the share of edits with full marks.
 """
 
+import csv
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,13 @@ from deepgen.evaluation.benchmark import (
     Unit,
     check,
 )
-from deepgen.evaluation.samples import text_sha256
-from deepgen.evaluation.sources import module_constants
+from deepgen.evaluation.sources import module_constants, text_sha256, warn_of_changes
 from deepgen.scorers.calls import ImageEncoding
 
 # The order of the questions, and of the criteria in a triple.
 CRITERIA = ("consistency", "reasoning", "quality")
+LINE = "-"
+"""What the published table calls the column of its lines' names."""
 COLUMNS = ("Score-Origin", "Score-Percentage", "Accuracy")
 # The first release of RISEBench called two criteria otherwise.
 OLD_NAMES = {"ImageConsistency": "ApprConsistency", "GenearationQuality": "VisualPlausibility"}
@@ -99,9 +100,7 @@ def read_templates(path: Path, known: Mapping[str, str]) -> dict[str, str]:
     missing = [name for name in known if not isinstance(constants.get(name), str)]
     if missing:
         raise DataError(f"{path}: no text {', '.join(missing)}")
-    changed = [name for name in known if text_sha256(constants[name]) != known[name]]
-    if changed:
-        warnings.warn(f"{path}: not as published: {', '.join(changed)}; do not compare scores", stacklevel=2)
+    warn_of_changes(path, constants, known)
     return {name: constants[name] for name in known}
 
 
@@ -144,18 +143,35 @@ def table_row(values: Mapping[str, float], metric: str) -> dict[str, float]:
 
 def result_tables(document: Any, where: str = "") -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """Every published result table in a golden file: (the keys above it, line → column → number)."""
-    if isinstance(document, Mapping) and "Overall" in document:
-        yield where, {str(label): _cells(row) for label, row in document.items()}
-    elif (
-        isinstance(document, list)
-        and document
-        and all(isinstance(row, Mapping) and "-" in row for row in document)
-    ):
-        yield where, {str(row["-"]): _cells(row) for row in document}
+    table = _as_table(document)
+    if table is not None:
+        yield where, table
     elif isinstance(document, Mapping | list):
         entries = document.items() if isinstance(document, Mapping) else enumerate(document)
         for key, value in entries:
             yield from result_tables(value, f"{where}/{key}")
+
+
+def _as_table(document: Any) -> dict[str, dict[str, float]] | None:
+    """A table by lines, by columns, as rows or as the text of a CSV file; None for anything else."""
+    if isinstance(document, str) and document.startswith(f"{LINE},"):
+        return _as_table(list(csv.DictReader(document.splitlines())))
+    if isinstance(document, Mapping) and document.keys() >= set(COLUMNS):
+        columns = [_entries(document[name]) for name in COLUMNS]
+        names = _entries(document[LINE]) if LINE in document else {key: key for key in columns[0]}
+        return {str(name): _cells([column[key] for column in columns]) for key, name in names.items()}
+    if isinstance(document, Mapping) and isinstance(document.get("Overall"), Mapping | list):
+        return {str(label): _cells(row) for label, row in document.items()}
+    rows = document if isinstance(document, list) else []
+    if rows and all(isinstance(row, Mapping) and LINE in row for row in rows):
+        return {str(row[LINE]): _cells(row) for row in rows}
+    if rows and rows[0] == [LINE, *COLUMNS]:
+        return {str(label): _cells(cells) for label, *cells in rows[1:]}
+    return None
+
+
+def _entries(column: Mapping[str, Any] | Sequence[Any]) -> Mapping[Any, Any]:
+    return column if isinstance(column, Mapping) else dict(enumerate(column))
 
 
 def check_table(name: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> Check:
@@ -170,7 +186,7 @@ def check_table(name: str, expected: Mapping[str, Any], got: Mapping[str, Any]) 
 
 def _cells(row: Any) -> dict[str, float]:
     values = [row.get(column) for column in COLUMNS] if isinstance(row, Mapping) else list(row)
-    numbers = [math.nan if value is None else float(value) for value in values]
+    numbers = [math.nan if value is None or value == "" else float(value) for value in values]
     return dict(zip(COLUMNS, numbers, strict=False))
 
 

@@ -6,7 +6,6 @@ the two with equal labels are compared. A number that finds no partner is an inf
 """
 
 import csv
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +24,6 @@ TEXT_KEYS = ("text", "reply", "answer", "input", "input_string", "raw", "output_
 def golden_files(folder: Path) -> list[Path]:
     """The files to be recomputed, in the order of their names."""
     return sorted(path for path in folder.glob("golden_*") if path.is_file())
-
-
-def text_sha256(text: str) -> str:
-    """Of the text in UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def beside(folder: Path, *patterns: str) -> Path | None:

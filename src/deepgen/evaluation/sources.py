@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ def sha256_of(path: Path) -> str:
     """Of the file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """Of the text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def warn_of_changes(path: Path, texts: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Warn where a judge's words in a user's copy are not the published ones. known: name → sha256."""
+    changed = [name for name, digest in known.items() if text_sha256(texts[name]) != digest]
+    if changed:
+        told = f"{path}: not as published: {', '.join(changed)}; do not compare scores"
+        warnings.warn(told, stacklevel=3)
 
 
 def module_constants(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from deepgen.evaluation.benchmark import ParseError
-from deepgen.evaluation.samples import text_sha256
+from deepgen.evaluation.sources import text_sha256
 
 # The judge's prompts are VIEScore's for edited pictures: Copyright (c) 2024 Max W.F. Ku, MIT licence (see NOTICE).
 _CONTEXT = """\

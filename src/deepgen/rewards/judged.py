@@ -15,7 +15,7 @@ from deepgen.rewards.simple import jpeg
 from deepgen.scorers.calls import JudgeCall, JudgeImage, JudgeProfile
 from deepgen.scorers.endpoint import Endpoint, Rejected
 from deepgen.scorers.judge import JudgeClient, Patience, Question, ask_all, without_thinking
-from deepgen.scorers.replies import ReplyCache, call_key
+from deepgen.scorers.replies import Reply, ReplyCache, call_key
 
 Parse = Callable[[str], Any]
 """What a reply means; None where it cannot be used."""
@@ -66,8 +66,8 @@ class JudgeDesk:
             files: dict[int, JudgeImage] = {}
             calls = [self._call(one, Path(name), files) for one in questions]
 
-            def usable(text: str) -> bool:
-                return parse(without_thinking(text, self._profile)) is not None
+            def usable(reply: Reply) -> bool:
+                return parse(without_thinking(reply, self._profile)) is not None
 
             wait = self._settings.patience_seconds
             client = JudgeClient(
@@ -102,7 +102,7 @@ class JudgeDesk:
                 return Answer(None, True, gone or self._cache.failure(key) or "the judge did not answer")
             if reply.status == "refused":
                 return Answer(None, False, f"the judge refused: {reply.text[:80]}")
-            meaning = parse(without_thinking(reply.text, self._profile))
+            meaning = parse(without_thinking(reply, self._profile))
             if meaning is not None:
                 return Answer(meaning)
             reason = f"the judge's reply cannot be read: {reply.text[-80:]!r}"

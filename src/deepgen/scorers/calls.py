@@ -63,7 +63,8 @@ class JudgeProfile:
     max_tokens: for the first, second, ... attempt; the last one for all further; () leaves it out.
     temperature: None leaves it to the server. extra: merged into the request's body.
     thinking: what is done to a reply before it is parsed. "strip" removes <think>...</think>; "cut" keeps what
-        follows the last </think>, nothing where there is none.
+        follows the last </think>; without one, nothing of a reply that thinks or ended at the limit of tokens,
+        and all of any other: servers may part thoughts and answer themselves, and not every model thinks.
     """
 
     name: str

@@ -127,7 +127,7 @@ def read_completion(content: bytes, seconds: float) -> Reply:
         return Reply("refused", str(declined or text or "content filter"), model, usage, seconds)
     if isinstance(text, list):
         text = "".join(part.get("text", "") for part in text if isinstance(part, dict))
-    return Reply("ok", text or "", model, usage, seconds)
+    return Reply("ok", text or "", model, usage, seconds, choice.get("finish_reason") == "length")
 
 
 def _refusal_of(error: urllib.error.HTTPError) -> Reply:

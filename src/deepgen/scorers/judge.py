@@ -159,7 +159,7 @@ class Question:
     """A call, and whether a reply to it can be used; an unusable one is asked for again while attempts are left."""
 
     call: JudgeCall
-    usable: Callable[[str], bool]
+    usable: Callable[[Reply], bool]
 
 
 FAILURES_IN_A_ROW = 20
@@ -236,11 +236,12 @@ class _Asking:
 
     def look_at(self, questions: Sequence[Question], reply: Reply) -> None:
         """Put those that cannot use the reply on the list of the next attempt."""
-        self.again += [q for q in questions if reply.status == "ok" and not q.usable(reply.text)]
+        self.again += [q for q in questions if reply.status == "ok" and not q.usable(reply)]
 
 
-def without_thinking(text: str, profile: JudgeProfile) -> str:
-    """A reply as the profile says it is parsed."""
+def without_thinking(reply: Reply, profile: JudgeProfile) -> str:
+    """The text of a reply as the profile says it is parsed."""
+    text = reply.text
     if profile.thinking == "strip":
         while "<think>" in text and "</think>" in text.partition("<think>")[2]:
             before, _, rest = text.partition("<think>")
@@ -248,5 +249,7 @@ def without_thinking(text: str, profile: JudgeProfile) -> str:
         return text.strip()
     if profile.thinking == "cut":
         _, tag, rest = text.rpartition("</think>")
-        return rest.lstrip("\n") if tag else ""
+        if tag:
+            return rest.lstrip("\n")
+        return "" if reply.truncated or "<think>" in text else text
     return text

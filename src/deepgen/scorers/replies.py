@@ -20,13 +20,15 @@ KEY_VERSION = 1
 @dataclass(frozen=True)
 class Reply:
     """What a judge sent back. status "refused": by the model or a content filter; both are kept like answers.
-    "failed": no answer after all retries; never kept. usage: the server's counts of tokens; seconds: of the call."""
+    "failed": no answer after all retries; never kept. usage: the server's counts of tokens; seconds: of the call;
+    truncated: whether it ended at the limit of tokens."""
 
     status: Literal["ok", "refused", "failed"]
     text: str
     model: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    truncated: bool = False
 
 
 def call_key(call: JudgeCall, profile: JudgeProfile, attempt: int) -> str:

@@ -227,7 +227,7 @@ def _compare(document: Any, records: Sequence[Record]) -> list[Check]:
             "picture": pictures,
             "metric": METRICS,
         },
-        identifiers=("area", "benchmark_type"),
+        identifiers=("area", "benchmark_type", "image", "picture", "path", "file"),
         # What readings alone cannot tell.
         skipped="clip|vqa|aesthetic",
     )

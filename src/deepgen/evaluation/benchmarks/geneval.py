@@ -145,7 +145,7 @@ class GenEval(Benchmark):
     title = "553 prompts: objects, counts, colours, places, judged by a detector and CLIP"
     folder = "geneval"
     files = (
-        DataFile(METADATA, f"{ORIGIN} (sha256 5c48e0813e81…3e67c13)", "MIT"),
+        DataFile(METADATA, ORIGIN, "MIT", sha256="5c48e0813e81…3e67c13"),
         DataFile(CLASSES, ORIGIN, "MIT"),
     )
     counts = COUNTS

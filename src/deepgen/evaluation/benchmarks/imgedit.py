@@ -3,7 +3,6 @@
 by people."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from deepgen.evaluation.benchmark import (
     check,
     macro,
 )
-from deepgen.evaluation.samples import beside, golden_files, read_golden, text_cases, text_sha256, worst_of
-from deepgen.evaluation.sources import read_json, require
+from deepgen.evaluation.samples import beside, golden_files, read_golden, text_cases, worst_of
+from deepgen.evaluation.sources import read_json, require, text_sha256, warn_of_changes
 from deepgen.scorers.calls import ImageEncoding
 
 DATA = "ImgEdit/Benchmark/Basic/basic_edit.json"
@@ -174,11 +173,7 @@ class ImgEdit(Benchmark):
 
     def _prompts(self, path: Path) -> dict[str, str]:
         prompts: dict[str, str] = require(read_json(path), str(path), **dict.fromkeys(PROMPTS, str))
-        changed = [kind for kind, known in PROMPTS.items() if text_sha256(prompts[kind]) != known]
-        if changed:
-            warnings.warn(
-                f"{path}: not as published: {', '.join(changed)}; do not compare scores", stacklevel=2
-            )
+        warn_of_changes(path, prompts, PROMPTS)
         return prompts
 
     def official_path(self, item: Item, sample: int) -> str:
@@ -242,7 +237,7 @@ def _verify(document: Any, folder: Path) -> list[Check]:
     replies = beside(folder, "synthetic_result*.json", "result*.json")
     if checks or replies is None:
         return checks
-    return _check_scores(document, *_rescored(read_json(replies), _types(folder)), where="")
+    return _check_scores(document, *_rescored(read_json(replies), _types(folder)))
 
 
 def _check_example(document: Any) -> list[Check]:
@@ -262,16 +257,23 @@ def _check_example(document: Any) -> list[Check]:
 
 
 def _check_scores(
-    node: Any, averages: Mapping[str, float], types: Mapping[str, float], overall: float | None, where: str
+    node: Any,
+    averages: Mapping[str, float],
+    means: Mapping[str, float | None],
+    kind: str = "",
+    where: str = "",
 ) -> list[Check]:
-    """Averages by key, scores by type, and numbers called overall or mean, at any depth."""
+    """Averages by key, scores by type, and numbers called overall, mean and the like, at any depth.
+
+    means: type → score, "" → overall. kind: the type that the keys above name; a mean below it is that type's.
+    """
     if not isinstance(node, dict):
         return []
     numbers = {key: value for key, value in node.items() if value is None or isinstance(value, int | float)}
     checks = [
-        check(f"{where}/{key}", value, types.get(key) if key in COUNTS else overall)
+        check(f"{where}/{key}", value, means.get(key if key in COUNTS else kind))
         for key, value in numbers.items()
-        if key in COUNTS or key.lower().startswith(("overall", "mean", "average"))
+        if key in COUNTS or re.search("overall|mean|average|avg|score$", key, re.IGNORECASE)
     ]
     rated = {key: value for key, value in numbers.items() if key.isdigit()}
     if rated:
@@ -280,14 +282,14 @@ def _check_scores(
             check(f"{where}/by key", [rated, []], [{key: averages.get(key) for key in rated}, lost])
         )
     for key, value in node.items():
-        checks += _check_scores(value, averages, types, overall, f"{where}/{key}")
+        checks += _check_scores(value, averages, means, key if key in COUNTS else kind, f"{where}/{key}")
     return checks
 
 
 def _rescored(
     replies: Mapping[str, Any], kinds: Mapping[str, str]
-) -> tuple[dict[str, float], dict[str, float], float | None]:
-    """Averages by key, scores by type and the overall number of a file of replies."""
+) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Averages by key, and scores by type with the overall number under "", of a file of replies."""
     benchmark, records = BENCHMARKS[0], []
     averages: dict[str, float] = {}
     for key, reply in replies.items():
@@ -299,7 +301,8 @@ def _rescored(
             averages[key] = units[0].value
         records.append(Record(key, 0, item.group, Status.OK, units))
     summary = benchmark.aggregate(records, "official")
-    return averages, {kind: of["score"] for kind, of in summary.groups.items()}, summary.overall.get("score")
+    means = {kind: of["score"] for kind, of in summary.groups.items()}
+    return averages, means | {"": summary.overall.get("score")}
 
 
 def _types(folder: Path) -> dict[str, str]:

@@ -168,7 +168,6 @@ def make_item(
         {"id": asked.criterion, "text": asked.text, "before": [str(root / path) for path in asked.before]}
         for asked in questions_of(row, where, columns, templates)
     ]
-    free = row.get("consistency_free")
     return Item(
         id=row["index"],
         group=row["category"],
@@ -178,9 +177,8 @@ def make_item(
         data={
             "asks": asks,
             "free": given(row, "consistency_free"),
-            # The published weights test the table's cell, and an empty cell (NaN) is true.
-            "free_weights": "consistency_free" in columns
-            and (not given(row, "consistency_free") or bool(free)),
+            # The published weights test the table's cell, and an empty cell (NaN) is true; a null in the file is not.
+            "free_weights": "consistency_free" in columns and bool(row.get("consistency_free", math.nan)),
             "subtask": SUBTASK_KEYS.get(str(row.get("subtask")), ""),
         },
     )

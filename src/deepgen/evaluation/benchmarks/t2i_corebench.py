@@ -7,7 +7,6 @@ ebf7b7a). The DeepGen paper reports the mean of the eight, which is a version of
 
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,20 @@ from deepgen.evaluation.benchmark import (
     Unit,
     check,
 )
-from deepgen.evaluation.sources import module_constants, read_json, require
+from deepgen.evaluation.sources import (
+    module_constants,
+    read_json,
+    require,
+    text_sha256,
+    warn_of_changes,
+)
 from deepgen.scorers.calls import ImageEncoding
 
 ORIGIN = (
     "a clone of https://github.com/KlingTeam/T2I-CoReBench at ebf7b7a (another commit has other checklists)"
 )
 TEMPLATE_FILE = "evaluate.py"
+TEMPLATE_SHA256 = "96fffe37018d0b624deaef0d5905e7a491309ff47c336d41941ea484020f6e0d"
 COMPOSITION = ("C-MI", "C-MA", "C-MR", "C-TR")
 REASONING = ("R-LR", "R-BR", "R-HR", "R-PR", "R-GR", "R-AR", "R-CR", "R-RR")
 ITEMS_PER_DIMENSION = 90
@@ -111,6 +117,7 @@ class CoReBench(Benchmark):
         template = module_constants(data / TEMPLATE_FILE).get("TEMPLATE")
         if not isinstance(template, str):
             raise DataError(f"{data / TEMPLATE_FILE}: no text called TEMPLATE")
+        warn_of_changes(data / TEMPLATE_FILE, {"TEMPLATE": template}, {"TEMPLATE": TEMPLATE_SHA256})
         items = []
         for dimension in self.counts:
             path = data / "data" / f"{dimension}.json"
@@ -237,7 +244,7 @@ def verify_sample(folder: Path) -> list[Check]:
     checks = []
     if (golden := folder / "golden_template_hash.json").is_file():
         template = read_json(folder / "template_full.json")
-        got = {"TEMPLATE_sha256": sha256(template.encode()).hexdigest(), "TEMPLATE_len": len(template)}
+        got = {"TEMPLATE_sha256": text_sha256(template), "TEMPLATE_len": len(template)}
         expected = {key: value for key, value in read_json(golden).items() if key in got}
         checks.append(check(golden.name, expected, got))
     for path, lower in (("gemini", True), ("qwen", False)):

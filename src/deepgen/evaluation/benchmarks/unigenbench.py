@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,14 @@ from deepgen.evaluation.benchmark import (
     Unit,
     check,
 )
-from deepgen.evaluation.sources import module_constants, read_csv, read_json, require
+from deepgen.evaluation.sources import (
+    module_constants,
+    read_csv,
+    read_json,
+    require,
+    text_sha256,
+    warn_of_changes,
+)
 from deepgen.scorers.calls import ImageEncoding
 
 ORIGIN = "a clone of https://github.com/CodeGoat24/UniGenBench at 49d0bce"
@@ -68,18 +74,28 @@ JUDGES = (
 @dataclass(frozen=True)
 class Language:
     """Names in the files of a language. points, meanings: keys of a prompt's JSON. headers: of the blocks of
-    definitions and of meanings in the judge's text, spelled as there."""
+    definitions and of meanings in the judge's text, spelled as there. texts: sha256 of the judge's template, each
+    of its fields filled with its own name in braces, and of its definitions as JSON; where known."""
 
     code: str
     points: str
     meanings: str
     headers: tuple[str, str]
+    texts: Mapping[str, str]
 
 
 ENGLISH = Language(
-    "en", "Testpoints", "Testpoint Description", ("Checkpoints Defination", "Checkpoints Description")
+    "en",
+    "Testpoints",
+    "Testpoint Description",
+    ("Checkpoints Defination:", "Checkpoints Description:"),
+    {
+        "SYSTEM_PROMPT_EN_TEMPLATE": "9554ee938feaaf928d9086ba959e19063bcb027be086821d7dcb45e55ad40f14",
+        "EXPLANATION_DICT_EN": "6dbddf2c906e172a3d13ba74febc381a3457cb5be11175bf9ffbc2421047438a",
+    },
 )
-CHINESE = Language("zh", "考点", "考点对应描述", ("考点说明", "考点描述说明"))
+CHINESE = Language("zh", "考点", "考点对应描述", ("考点说明：", "考点描述说明："), {})
+FIELDS = ("prompt", "testpoint", "explanation", "test_explanation")
 
 
 def blocks(
@@ -88,7 +104,7 @@ def blocks(
     """The judge's lists of what each test point means in general, and in this prompt."""
     general = "".join(f"\n{point}: {definitions[point]}" for point in points)
     here = "".join(f"\n{point}: {meaning}" for point, meaning in zip(points, meanings, strict=False))
-    return f"{language.headers[0]}:「{general}\n」", f"{language.headers[1]}:「{here}\n」"
+    return f"{language.headers[0]}「{general}\n」", f"{language.headers[1]}「{here}\n」"
 
 
 def official_reply(text: str, count: int) -> tuple[Any, Any] | None:
@@ -197,7 +213,8 @@ class UniGenBench(Benchmark):
         self.name = f"unigenbench-{language.code}{'-long' if long else ''}"
         self.title = f"600 {'long' if long else 'short'} prompts, {language.code}, by test points"
         self.prompts = f"data/test_prompts_{language.code}{'_long' if long else ''}.csv"
-        self.files = [DataFile(path, ORIGIN, LICENCE) for path in (self.prompts, JUDGE_FILE)]
+        known = "f82e8ce8…" if self.name == "unigenbench-en" else None
+        self.files = [DataFile(self.prompts, ORIGIN, LICENCE, known), DataFile(JUDGE_FILE, ORIGIN, LICENCE)]
         if self.name == "unigenbench-en-long":
             self.notes = (
                 *self.notes,
@@ -215,6 +232,11 @@ class UniGenBench(Benchmark):
         names = (f"SYSTEM_PROMPT_{code.upper()}_TEMPLATE", f"EXPLANATION_DICT_{code.upper()}")
         require(constants, str(data / JUDGE_FILE), **{names[0]: str, names[1]: dict})
         template, definitions = (constants[name] for name in names)
+        texts = (
+            template.format(**{field: f"{{{field}}}" for field in FIELDS}),
+            json.dumps(definitions, sort_keys=True, ensure_ascii=False),
+        )
+        warn_of_changes(data / JUDGE_FILE, dict(zip(names, texts, strict=True)), self.language.texts)
         path = data / self.prompts
         columns = ("index", f"prompt_{code}", f"sub_dims_{code}")
         items = []
@@ -333,6 +355,8 @@ def _verified_texts(
     example = next((key for key in told if re.fullmatch(r"example_index\d+_full", key)), "example_index-1")
     shown = int(re.sub(r"\D", "", example))
     definitions = read_json(DEFINITIONS)["definitions"] if language is ENGLISH else {}
+    if shown in rows:
+        definitions = _defined(told[example], language, rows[shown][1]) | definitions
     if shown not in rows or any(point not in definitions for point in rows[shown][1]):
         return [Check(f"{golden.name}: needs the example's prompt and the definitions", None, None, math.nan)]
 
@@ -348,9 +372,16 @@ def _verified_texts(
             text = template
             for number, part in enumerate(parts(row)):
                 text = text.replace(chr(0xE000 + number), part)
-            got[index] = sha256(text.encode()).hexdigest()
+            got[index] = text_sha256(text)
     expected = {index: hashes[index] for index in got}
     return [check(f"{golden.name}: {len(got)} prompts of {len(hashes)} are beside it", expected, got)]
+
+
+def _defined(text: str, language: Language, points: Sequence[str]) -> dict[str, str]:
+    """What a filled text says that these test points mean."""
+    block = text.partition(f"{language.headers[0]}「")[2].partition("\n」")[0]
+    lines = [line.partition(": ") for line in block.splitlines()]
+    return {point: meaning for point, _, meaning in lines if point in points}
 
 
 def _verified_scores(

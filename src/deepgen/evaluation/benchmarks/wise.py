@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from deepgen.evaluation.benchmark import (
     Unit,
     check,
 )
-from deepgen.evaluation.sources import fill, read_json, read_text, require
+from deepgen.evaluation.sources import fill, read_json, read_text, require, text_sha256, warn_of_changes
 from deepgen.scorers.calls import ImageEncoding
 
 ORIGIN = "a clone of https://github.com/PKU-YuanGroup/WISE at eb51174"
@@ -54,12 +53,14 @@ PAPER_LEGACY = (
 @dataclass(frozen=True)
 class Version:
     """What the versions differ in. last: the highest prompt_id of each category. weights: of the categories in
-    Overall; equal to their share of the 1,000 prompts."""
+    Overall; equal to their share of the 1,000 prompts. texts: sha256 of the judge's texts, of the user's with
+    {prompt} and {explanation} for the two."""
 
     files: tuple[str, ...]
     judge_file: str
     last: tuple[int, ...]
     weights: tuple[float, ...]
+    texts: Mapping[str, str]
 
     def category(self, prompt_id: int) -> str | None:
         if prompt_id < 1:
@@ -75,6 +76,10 @@ LEGACY = Version(
     "WISE_legacy/gpt_eval.py",
     (400, 567, 700, 800, 900, 1000),
     (0.4, 0.167, 0.133, 0.1, 0.1, 0.1),
+    {
+        "system": "1034e394de55d899eb78e5ad09835de551cefa5bfeb0ba4bf452c83f6285ffc0",
+        "user": "08b61170ace02a0830e76b815f5920e151c367b487c57ba1ca425de963db326e",
+    },
 )
 VERIFIED = Version(
     tuple(
@@ -84,6 +89,10 @@ VERIFIED = Version(
     "vllm_eval.py",
     (400, 520, 640, 760, 880, 1000),
     (0.4, 0.12, 0.12, 0.12, 0.12, 0.12),
+    {
+        "system": "c9b9e5e189408801a05c600dfc385addc37bb1ebe9b933c74202ea72eb415f8c",
+        "user": "ae8ed379b898b441a5ebe7b3b7ba86fee0ac5ab5ac1272bedf12891029cf302c",
+    },
 )
 
 
@@ -176,7 +185,14 @@ class Wise(Benchmark):
         self.notes = about["notes"]
 
     def items(self, data: Path) -> list[Item]:
-        system, user = judge_text(data / self.version.judge_file)
+        judge_file = data / self.version.judge_file
+        system, user = judge_text(judge_file)
+        blank = {"Prompt": "{prompt}", "Explanation": "{explanation}"}
+        texts = {
+            "system": _filled(system, blank, str(judge_file)),
+            "user": _filled(user, blank, str(judge_file)),
+        }
+        warn_of_changes(judge_file, texts, self.version.texts)
         items = []
         for path in (data / name for name in self.version.files):
             rows = read_json(path)
@@ -279,7 +295,7 @@ def verify_sample(folder: Path) -> list[Check]:
             got = [extract(case["text"]) for case in cases]
             checks.append(check(f"{golden.name}: {name}", [case["scores"] for case in cases], got))
     for name, bench in versions.items():
-        checks += _verified_messages(folder, name)
+        checks += _verified_messages(folder, bench, name)
         if (golden := folder / f"golden_calculate_{name}_stdout.txt").is_file():
             text = read_text(golden)
             got_text = _calculate(folder / f"synthetic_scores_{name}.jsonl", bench, "Aborting" in text)
@@ -287,25 +303,35 @@ def verify_sample(folder: Path) -> list[Check]:
     return checks
 
 
-def _verified_messages(folder: Path, name: str) -> list[Check]:
-    """Hashes of the messages of the items at hand, made from the one example that is given in full."""
+def _verified_messages(folder: Path, bench: Wise, name: str) -> list[Check]:
+    """Hashes of the messages of the items at hand, made from the one example that is given in full; the example alone
+    is held against the texts that clones are held to."""
     golden = folder / f"golden_messages_sha256_{name}.json"
     example = folder / f"golden_messages_example_{name}.json"
-    if not golden.is_file():
+    if not golden.is_file() and not example.is_file():
         return []
-    hashes = read_json(golden)
-    rows = {str(row["prompt_id"]): row for row in read_json(folder / f"items_{name}.json")}
     if not example.is_file():
         return [Check(f"{golden.name}: {example.name} is needed to make them", None, None, math.nan)]
-    messages = read_json(example)
-    dumped = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+    rows = {str(row["prompt_id"]): row for row in read_json(folder / f"items_{name}.json")}
+    dumped = json.dumps(read_json(example), sort_keys=True, ensure_ascii=False)
     shown = next((index for index, row in rows.items() if _ending(row) in dumped), None)
     if shown is None:
-        return [Check(f"{golden.name}: the example is of no item beside it", None, None, math.nan)]
+        return [Check(f"{example.name}: is of no item beside it", None, None, math.nan)]
 
     before, after = dumped.split(_ending(rows[shown]))
+    if not golden.is_file():
+        blank = _ending({"Prompt": "{prompt}", "Explanation": "{explanation}"})
+        system, user = (
+            next(part["text"] for part in message["content"] if "text" in part)
+            for message in json.loads(before + blank + after)
+        )
+        got_texts = {"system": text_sha256(system), "user": text_sha256(user)}
+        return [
+            check(f"{example.name}: the hashes that clones are held to", dict(bench.version.texts), got_texts)
+        ]
+    hashes = read_json(golden)
     there = {index: before + _ending(row) + after for index, row in rows.items() if index in hashes}
-    got = {index: sha256(text.encode()).hexdigest() for index, text in there.items()}
+    got = {index: text_sha256(text) for index, text in there.items()}
     expected = {index: hashes[index] for index in there}
     return [
         check(example.name, hashes[shown], got[shown]),
