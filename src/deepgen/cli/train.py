@@ -76,8 +76,8 @@ def _engine_stage(stage: str) -> tuple[type[Config], Callable[[Any], Any], Calla
 
     if stage == "train":
         return SupervisedConfig, train_supervised, dry_run
-    from deepgen.train.rl import dry_run_rl, train_rl
-    from deepgen.train.rl_config import RLConfig
+    from deepgen.train.rl.config import RLConfig
+    from deepgen.train.rl.stage import dry_run_rl, train_rl
 
     return RLConfig, train_rl, dry_run_rl
 

@@ -16,13 +16,13 @@ from deepgen.checkpoints import GenerationDefaults
 from deepgen.data.batch import TrainBatch
 from deepgen.data.loader import MixtureLoader
 from deepgen.pipeline.inputs import check_length
-from deepgen.train.build import build_empty
+from deepgen.train.build import Built, build_empty
 from deepgen.train.features import Caches, open_caches
 from deepgen.train.flops import FlopCounter, matmul_rate
 from deepgen.train.metrics import MetricsWriter
 from deepgen.train.monitor import LossMeter, validate
 from deepgen.train.parallel import Ranks, computing
-from deepgen.train.report import BatchPlan, estimate_memory, plan_batches, print_report
+from deepgen.train.report import BatchPlan, describe_batches, estimate_memory, plan_batches, print_report
 from deepgen.train.run import Run, execute, prepare_device
 from deepgen.train.run_config import SupervisedConfig
 from deepgen.train.supervised import Objective, batch_loss
@@ -68,10 +68,8 @@ class SupervisedRun(Run[SupervisedConfig]):
         self._batches: Iterator[TrainBatch] | None = None
 
     def report(self) -> None:
-        parts, world = self.built.parts, self.ranks.world_size
-        memory = estimate_memory(self.model, self.config, parts, world, self.config.data.area)
         if self.ranks.first:
-            print_report(self.built.parts, self.plan, memory, self.config, self.ranks)
+            _report(self.built, self.plan, self.config, self.ranks)
 
     def advance(self, metrics: MetricsWriter) -> float | None:
         config = self.config
@@ -159,6 +157,13 @@ def set_training(model: torch.nn.Module) -> None:
     model.train()
 
 
+def _report(built: Built, plan: BatchPlan, config: SupervisedConfig, ranks: Ranks) -> None:
+    memory = estimate_memory(
+        built.model, config, built.parts, ranks.world_size, config.data.area, config.batch_size
+    )
+    print_report(built.parts, [describe_batches(plan, config.steps)], memory, config, ranks)
+
+
 def train_supervised(config: SupervisedConfig) -> bool:
     """Train as configured, from what `output_dir` holds; returns whether the run is complete.
 
@@ -182,6 +187,5 @@ def dry_run(config: SupervisedConfig) -> None:
     )
     plan = plan_batches(config, ranks.world_size)
     built = build_empty(config)
-    memory = estimate_memory(built.model, config, built.parts, ranks.world_size, config.data.area)
     if ranks.first:
-        print_report(built.parts, plan, memory, config, ranks)
+        _report(built, plan, config, ranks)

@@ -256,3 +256,12 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
     value = torch.tensor([float(flag)], device=ranks.device)
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def most_of(value: int, ranks: Ranks) -> int:
+    """The largest of a number over all processes. Collective."""
+    if ranks.world_size == 1:
+        return value
+    most = torch.tensor(value, device=ranks.device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)

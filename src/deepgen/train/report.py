@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.table import Table
 from deepgen.errors import ConfigError
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.train.parallel import ParallelConfig, Ranks
-from deepgen.train.run_config import SupervisedConfig
+from deepgen.train.run_config import RunConfig
 from deepgen.train.trainable import TrainedPart
 
 GIB = 2**30
@@ -44,7 +45,25 @@ class BatchPlan:
         return [micro_batch * self.batch_size + i for i in range(count)]
 
 
-def plan_batches(config: SupervisedConfig, world_size: int) -> BatchPlan:
+class Batched(Protocol):
+    """What says how large batches are: `batch_size` samples on a device at once, `global_batch_size` an update."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def global_batch_size(self) -> int: ...
+
+
+def describe_batches(plan: BatchPlan, steps: int) -> str:
+    """A line of the report."""
+    return (
+        f"{steps} updates of {plan.samples} samples = {plan.batch_size} a device x {plan.world_size} "
+        f"process(es) x {plan.accumulation} accumulated"
+    )
+
+
+def plan_batches(config: Batched, world_size: int) -> BatchPlan:
     """The plan of a configuration.
 
     Raises:
@@ -75,7 +94,12 @@ class Memory:
 
 
 def estimate_memory(
-    model: DeepGenModel, config: SupervisedConfig, parts: Sequence[TrainedPart], world_size: int, pixels: int
+    model: DeepGenModel,
+    config: RunConfig,
+    parts: Sequence[TrainedPart],
+    world_size: int,
+    pixels: int,
+    batch_size: int,
 ) -> Memory:
     """Bytes on a device: weights and states exactly, activations roughly (a factor of 1.5 either way).
 
@@ -85,6 +109,7 @@ def estimate_memory(
         parts: of the model.
         world_size: processes.
         pixels: of a picture.
+        batch_size: pictures that are trained at once.
     """
     shards = _shards(config.parallel, world_size)
     trained = sum(p.trained for p in parts)
@@ -99,7 +124,7 @@ def estimate_memory(
         gradients=trained * 4 / shards,
         optimizer=trained * 8 / shards,
         average=average,
-        activations=_activations(model, config, pixels),
+        activations=_activations(model, config, pixels, batch_size),
     )
 
 
@@ -109,11 +134,11 @@ def _shards(parallel: ParallelConfig, world_size: int) -> int:
     return world_size if parallel.shard == "fsdp" else max(1, world_size // parallel.replicas)
 
 
-def _bytes(config: SupervisedConfig) -> int:
+def _bytes(config: RunConfig) -> int:
     return 2 if config.frozen_dtype == "bfloat16" else 4
 
 
-def _activations(model: DeepGenModel, config: SupervisedConfig, pixels: int) -> float:
+def _activations(model: DeepGenModel, config: RunConfig, pixels: int, batch_size: int) -> float:
     """Values that the backward pass needs: per token and block 2 widths with recomputation, else about 34 (Korthikanti
     et al. 2022, without attention's square), of which one block's at a time is needed in either case. For an edit of
     one source picture."""
@@ -128,18 +153,18 @@ def _activations(model: DeepGenModel, config: SupervisedConfig, pixels: int) -> 
     kept = 2 if config.parallel.checkpoint_activations else 34
     item = config.parallel.dtype.itemsize
     blocks = sum(tokens * width * (depth * kept + 34) for tokens, width, depth in streams)
-    return float(config.batch_size * item * blocks)
+    return float(batch_size * item * blocks)
 
 
 def print_report(
     parts: Sequence[TrainedPart],
-    plan: BatchPlan,
+    lines: Sequence[str],
     memory: Memory,
-    config: SupervisedConfig,
+    config: RunConfig,
     ranks: Ranks,
     console: Console | None = None,
 ) -> None:
-    """The report on the terminal."""
+    """The report on the terminal; `lines` tell what an update is made of."""
     console = console or Console(soft_wrap=True)
     table = Table("part", "how", "parameters", "trained", "type", "held", box=None, pad_edge=False)
     shards = _shards(config.parallel, ranks.world_size)
@@ -157,12 +182,10 @@ def print_report(
         f"{parallel.compute_dtype}, recomputation {'on' if parallel.checkpoint_activations else 'off'}, "
         f"compilation {'on' if parallel.compile else 'off'}"
     )
-    console.print(
-        f"{config.steps} updates of {plan.samples} samples = {plan.batch_size} a device x {plan.world_size} "
-        f"process(es) x {plan.accumulation} accumulated"
-    )
-    lines = ("weights", "gradients", "optimizer", "average", "activations", "total")
-    shown = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in lines)
+    for line in lines:
+        console.print(line)
+    kinds = ("weights", "gradients", "optimizer", "average", "activations", "total")
+    shown = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in kinds)
     console.print(f"memory of a device, estimated, GiB: {shown}")
 
 

@@ -1,0 +1,1 @@
+"""Reinforcement: rollouts, rewards, advantages, a clipped surrogate, on the engine of the other stages."""

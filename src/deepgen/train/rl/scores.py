@@ -1,0 +1,150 @@
+"""The scores of a rollout as tensors over all processes, and what is told of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepgen.rewards import Score, WeightedReward
+from deepgen.rewards.protocol import Picture
+from deepgen.train.parallel import Ranks, all_gather_rows
+from deepgen.train.rl.advantages import Advantages
+from deepgen.train.rl.rollout import Drawn
+
+SMALL = 16
+"""Side at which pictures are compared."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Everything that all processes drew in one rollout, in the rollout's order; N pictures, on the CPU in fp64.
+
+    Attributes:
+        rewards: [N, K], NaN where missing.
+        weights: [N, K], 0 where a reward is not used.
+        held_out: [N, H], NaN where missing.
+        groups: [N], the prompts' numbers in the run.
+        families: [N], places in the list of families.
+        diversity: [N], of each picture's group.
+        mine: [n], the place here of each row of this process.
+    """
+
+    rewards: Tensor
+    weights: Tensor
+    held_out: Tensor
+    groups: Tensor
+    families: Tensor
+    diversity: Tensor
+    mine: Tensor
+
+    @property
+    def totals(self) -> Tensor:
+        """[N]: the weighted sum of a picture's rewards, NaN where one that is used is missing."""
+        used = self.weights != 0
+        whole = (self.rewards.isfinite() | ~used).all(1) & used.any(1)
+        sums = torch.where(used, self.weights * self.rewards.nan_to_num(), 0).sum(1)
+        return torch.where(whole, sums, torch.nan)
+
+
+def gather_scores(
+    drawn: Drawn,
+    scores: Mapping[str, Sequence[Score]],
+    rewards: Sequence[WeightedReward],
+    held_out: Sequence[str],
+    families: Sequence[str],
+    ranks: Ranks,
+) -> ScoreTable:
+    """The table of all processes. Collective."""
+    own = [drawn.groups[i].group for i in drawn.owner]
+    columns = [
+        *([_value(s) for s in scores[one.name]] for one in rewards),
+        *([one.weight_for(group.prompt.family) for group in own] for one in rewards),
+        *([_value(s) for s in scores[name]] for name in held_out),
+        drawn.numbers,
+        [group.number for group in own],
+        [families.index(group.prompt.family) for group in own],
+        _diversity(drawn.pictures, drawn.owner),
+    ]
+    local = torch.tensor(columns, dtype=torch.float64).T.contiguous()
+    table = all_gather_rows(local.to(ranks.device), ranks).cpu()
+    table = table[table[:, -4].argsort()]
+    count = len(rewards)
+    return ScoreTable(
+        table[:, :count],
+        table[:, count : 2 * count],
+        table[:, 2 * count : 2 * count + len(held_out)],
+        table[:, -3].long(),
+        table[:, -2].long(),
+        table[:, -1],
+        torch.tensor(drawn.numbers),
+    )
+
+
+def _value(score: Score) -> float:
+    return float("nan") if score.value is None else score.value
+
+
+def _diversity(pictures: Sequence[Picture], owner: Sequence[int]) -> list[float]:
+    """Of each picture's group: the mean deviation over its pictures of their values in [0, 1], seen small."""
+    found: dict[int, float] = {}
+    for group in dict.fromkeys(owner):
+        rows = [_small(p) for p, o in zip(pictures, owner, strict=True) if o == group]
+        found[group] = float(np.stack(rows).std(0).mean())
+    return [found[group] for group in owner]
+
+
+def _small(picture: Picture) -> np.ndarray:
+    """Means of SMALL × SMALL tiles, in [0, 1]."""
+    height, width = (side // SMALL * SMALL for side in picture.shape[:2])
+    tiles = picture[:height, :width].reshape(SMALL, height // SMALL, SMALL, width // SMALL, 3)
+    return tiles.mean((1, 3)) / 255
+
+
+def describe(
+    table: ScoreTable,
+    advantages: Advantages,
+    names: Sequence[str],
+    held_out: Sequence[str],
+    families: Sequence[str],
+) -> dict[str, float]:
+    """What is written of a rollout's scores: means where there is a value, deviations within groups, shares."""
+    record = {
+        "reward/mean": _mean(table.totals),
+        "diversity": _mean(table.diversity),
+        "advantage/std": float(advantages.values[advantages.valid].std(correction=0)),
+        "advantage/invalid": float((~advantages.valid).double().mean()),
+        "advantage/zero_spread": _share(advantages.flat, advantages.valid),
+        "advantage/clamped": _share(advantages.clamped, advantages.valid),
+    }
+    for k, name in enumerate(names):
+        used = table.weights[:, k] != 0
+        values = table.rewards[used, k]
+        record[f"reward/{name}"] = _mean(values)
+        record[f"reward_spread/{name}"] = _within(values, table.groups[used])
+        record[f"reward_valid/{name}"] = _share(values.isfinite(), torch.ones_like(values).bool())
+    for k, name in enumerate(held_out):
+        record[f"held_out/{name}"] = _mean(table.held_out[:, k])
+    if len(families) > 1:
+        for k, family in enumerate(families):
+            record[f"reward_of/{family}"] = _mean(table.totals[table.families == k])
+    return {name: value for name, value in record.items() if value == value}
+
+
+def _mean(values: Tensor) -> float:
+    known = values[values.isfinite()]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    count = int(whole.sum())
+    return float((part & whole).sum()) / count if count else float("nan")
+
+
+def _within(values: Tensor, groups: Tensor) -> float:
+    """The mean deviation within groups of two or more values."""
+    known = values.isfinite()
+    stds = [values[known & (groups == g)] for g in groups.unique()]
+    found = [float(x.std()) for x in stds if len(x) > 1]
+    return sum(found) / len(found) if found else float("nan")
