@@ -85,7 +85,7 @@ def test_seeds_follow_the_lines_of_the_test_file() -> None:
     assert len(items) == 1100 and {item.group for item in items} == set(TEST_CATEGORIES)
     seeds = [job.seed for job in jobs_of(world, items, 4, 0)]
     assert seeds == [1000 * number + take for number in range(1100) for take in range(4)]
-    assert items[0].data["test"].startswith("world-test-v2.jsonl:eb7049a060204b93")
+    assert items[0].data["test"].startswith("world-test-v2.jsonl:d33945e98e65339c")
 
 
 def test_a_run_draws_every_picture_and_gives_each_a_verdict(

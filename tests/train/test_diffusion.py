@@ -140,7 +140,7 @@ def test_a_perfect_velocity_has_no_loss(settings, modules, vlm, tokenizer, monke
         "lengths": torch.tensor([8, 5]),
         "latents": torch.zeros(2, 4, 32, 32).bfloat16(),
         "weights": torch.ones(2, 256).bfloat16(),
-        "labels": torch.zeros(2, 256, dtype=torch.uint8),
+        "labels": torch.zeros(2, 256, dtype=torch.int16),
     }
     monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 0.5))
     for guess, loss in ((0.5, 0.0), (0.0, 0.25)):
@@ -165,7 +165,7 @@ def edit_rows(image_id, pictures):
         "sources": 8 * torch.randn(2, pictures, 4, 8, 12).bfloat16(),
         "vision": torch.randn(2, pictures, 6, 40),
         "weights": torch.ones(2, 24).bfloat16(),
-        "labels": torch.ones(2, 24, dtype=torch.uint8),
+        "labels": torch.ones(2, 24, dtype=torch.int16),
     }
 
 

@@ -171,3 +171,28 @@ def test_degrading_changes_pictures_a_little_and_keeps_their_range() -> None:
     changed = degrade(pictures, torch.Generator().manual_seed(0))
     assert changed.min() >= 0 and changed.max() <= 1
     assert 0.003 < (changed - pictures).abs().mean() < 0.1
+
+
+def test_a_larger_detector_starts_from_a_smaller_one_and_says_the_same() -> None:
+    small = Detector(NAMES[:20], list(COLOURS), ["3d", "flat"]).eval()
+    large = Detector(NAMES[5:25][::-1] + NAMES[:5], list(COLOURS), ["cartoon", "3d", "flat"]).eval()
+    large.take_weights(small)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        known, told = small(picture), large(picture)
+    assert torch.allclose(known["box"], told["box"], atol=1e-6)
+    assert torch.allclose(known["style"], told["style"][:, 1:], atol=1e-6)
+    rows = [large.config["concepts"].index(name) for name in small.config["concepts"]]
+    assert torch.allclose(known["concept"], told["concept"][:, rows], atol=1e-6)
+    with pytest.raises(InputError, match="predicts what this one does not"):
+        small.take_weights(large)
+    with pytest.raises(InputError, match="the trained detector has"):
+        large.take_weights(Detector(NAMES[:20], list(COLOURS), ["3d"], head_width=96))
+
+
+def test_a_detector_that_was_trained_for_less_than_is_shown_is_refused() -> None:
+    detector = Detector(["apple", "fox"], list(COLOURS), ["3d"])
+    detector.check_knows([scene_of(Object("fox", 36, 36, 184))])
+    for scene, name in ((scene_of(Object("dog", 9, 9, 96)), "dog"), (scene_of(style="noto"), "noto")):
+        with pytest.raises(InputError, match=rf"not trained for 1 .* {name}"):
+            detector.check_knows([scene])

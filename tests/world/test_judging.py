@@ -143,7 +143,7 @@ def test_big_and_small_exchanged_are_wrong() -> None:
 def test_letters_in_another_colour_are_wrong() -> None:
     asked = [s for s in samples("words", 60) if "word_colour" in s.mentions]
     assert len(asked) > 8
-    other = {"black": "red", "white": "red"}
+    other = {"black": "red", "dark blue": "red", "white": "red"}
     for sample in asked:
         word = sample.scene.words[0]
         picture = draw(sample.scene, Sprites.procedural())

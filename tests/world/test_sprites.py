@@ -1,6 +1,8 @@
 """Sprites: packing, loading, resizing, recolouring, the cache."""
 
 import hashlib
+import io
+import json
 import shutil
 import tarfile
 import timeit
@@ -13,9 +15,17 @@ from PIL import Image
 
 from deepgen.cli.world_fetch import Package, fetch_sprites, unpack
 from deepgen.errors import DataError, InputError
-from deepgen.world.colours import COLOURS, dominant_hue, hsv_to_rgb, hue_distance, recolour, rgb_to_hsv
+from deepgen.world.colours import (
+    COLOURS,
+    dominant_hue,
+    hsv_to_rgb,
+    hue_distance,
+    nearest_colour,
+    recolour,
+    rgb_to_hsv,
+)
 from deepgen.world.concepts import CONCEPTS
-from deepgen.world.sprites import SIDE, STYLES, Sprites, pack, square
+from deepgen.world.sprites import SIDE, STYLES, Sprites, _encode, ink, pack, square
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +147,50 @@ def test_a_packed_drawing_fills_its_square_and_is_centred() -> None:
 
 def test_packed_sprites_load_with_all_styles(packed: Path) -> None:
     sprites = Sprites.load(packed)
-    assert sprites.styles == STYLES
-    picture = sprites.get("apple", "3d", None, SIDE)
-    assert tuple(picture[SIDE // 2, SIDE // 2]) == (200, 30, 30, 255)
+    for style in STYLES:
+        picture = sprites.get("apple", style, None, SIDE)
+        assert tuple(picture[SIDE // 2, SIDE // 2]) == (200, 30, 30, 255)
+
+
+def test_a_noto_drawing_of_another_colour_is_painted_in_the_natural_one(packed: Path) -> None:
+    sprites = Sprites.load(packed)
+    assert CONCEPTS["tent"].natural == "green"
+    noto, flat = (dominant_hue(np.array(sprites.get("tent", style))) for style in ("noto", "flat"))
+    assert noto is not None and nearest_colour(noto) == "green"
+    assert flat is not None and nearest_colour(flat) == "red"
+
+
+def test_ink_goes_around_the_shapes_and_needs_the_known_form() -> None:
+    svg = '<svg width="32" viewBox="0 0 32 33" fill="none"><path d="M0 0H9V9Z" fill="#F00"/></svg>'
+    inked = ink(svg)
+    assert 'stroke="#202020"' in inked and 'viewBox="-1 -1 34 35"' in inked and inked.endswith(svg[40:])
+    with pytest.raises(DataError, match="32 units"):
+        ink(svg.replace("0 0 32 33", "0 0 64 64"))
+
+
+def test_icons_of_one_json_become_files_by_their_codes(tmp_path: Path) -> None:
+    files = {
+        "chars": {"1F34E-fe0f": "apple", "1f34f": "second-name"},
+        "icons": {"width": 8, "height": 8, "icons": {"apple": {"body": '<path d="M0 0h8v8z"/>'}}},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as tar:
+        for name in files:
+            tar.add(tmp_path / f"{name}.json", f"package/{name}.json")
+    digest = hashlib.sha256((tmp_path / "a.tgz").read_bytes()).hexdigest()
+    unpack(tmp_path / "a.tgz", Package("art", "1.0.0", digest, folder=None), tmp_path / "out")
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name == "1F34E-fe0f.svg" and 'viewBox="0 0 8 8"><path' in path.read_text()
+
+
+def test_soft_drawings_are_stored_lossy_and_plain_ones_exactly() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 4), np.uint8)
+    noise[..., 3] = 255
+    plain = np.full((SIDE, SIDE, 4), (250, 30, 30, 255), np.uint8)
+    assert len(_encode(Image.fromarray(noise))) < noise.nbytes / 2
+    with Image.open(io.BytesIO(_encode(Image.fromarray(plain)))) as image:
+        assert np.array_equal(np.array(image.convert("RGBA")), plain)
 
 
 def test_packing_twice_gives_the_same_bytes(packed: Path, tmp_path: Path) -> None:
@@ -148,7 +199,7 @@ def test_packing_twice_gives_the_same_bytes(packed: Path, tmp_path: Path) -> Non
 
 
 def test_a_missing_drawing_is_named(packed: Path, tmp_path: Path) -> None:
-    gone = f"flat/{CONCEPTS['car'].code}.png"
+    gone = f"flat/{CONCEPTS['car'].code}.webp"
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(tmp_path / "less.zip", "w") as new:
         for name in old.namelist():
             if name != gone:

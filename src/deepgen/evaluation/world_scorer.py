@@ -35,11 +35,12 @@ class WorldScorer:
     """Answers with {"detections", "background", "readings", "ink", "psnr"}; see Scorer.
 
     tests: the test file's items by id. detector: its folder, the shipped one if None. Raises CheckpointError where
-    there is none.
+    there is none, InputError where it does not know what the tests show.
     """
 
     def __init__(self, tests: Mapping[str, Item], detector: Path | None = None, device: str = "cpu") -> None:
         network, metrics = load_detector(detector)
+        network.check_knows([item.shown for item in tests.values()])
         self._detector = network.to(device)
         self._tests = tests
         self._ocr: Ocr | None = None

@@ -41,7 +41,7 @@ class Shelf:
     """Samples of one kind and picture size on one device; when full, new ones take the places of the oldest.
 
     Rows: `ids` [L] int16 right-filled with 0, `lengths`, `latents` [C, h, w] bf16 standardised, `weights` [N] bf16
-    loss weights of the picture tokens, `labels` [N] uint8 what they show;
+    loss weights of the picture tokens, `labels` [N] int16 what they show;
     for kinds with P source pictures also `sources` [P, C, h, w] as latents, and `vision` [P, tokens, D], the vision
     tower's embeddings of them.
     """
@@ -99,8 +99,8 @@ def token_weights(scene: Scene, changed: Sequence[Box] = ()) -> Tensor:
 
 
 def token_labels(scene: Scene) -> Tensor:
-    """What each picture token shows [N] uint8: 0 background, else 1 + the number of the frontmost object's concept."""
-    labels = torch.zeros(scene.height // TOKEN_SIDE, scene.width // TOKEN_SIDE, dtype=torch.uint8)
+    """What each picture token shows [N] int16: 0 background, else 1 + the number of the frontmost object's concept."""
+    labels = torch.zeros(scene.height // TOKEN_SIDE, scene.width // TOKEN_SIDE, dtype=torch.int16)
     middle = TOKEN_SIDE // 2
     for item in scene.objects:
         left, top, right, bottom = ((side + middle - 1) // TOKEN_SIDE for side in item.box)

@@ -50,10 +50,11 @@ class SceneMaker:
 def train_detector(config: DetectorConfig) -> None:
     """Runs the stage; writes `output_dir/detector`."""
     torch.manual_seed(config.loop.seed)
-    if config.init_from is None:
-        detector = build_detector()
-    else:
-        detector = Detector.from_pretrained(config.init_from, torch_dtype=torch.float32, use_safetensors=True)
+    detector = build_detector()
+    if config.init_from is not None:
+        detector.take_weights(
+            Detector.from_pretrained(config.init_from, torch_dtype=torch.float32, use_safetensors=True)
+        )
 
     def loss_of(pixels: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return detector.loss(detector(pixels), batch["targets"])

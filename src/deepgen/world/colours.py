@@ -80,6 +80,12 @@ def dominant_hue(picture: NDArray[np.uint8]) -> float | None:
     return float((peak + (near * hue_distance(hue, peak)).sum() / near.sum()) % 360)
 
 
+def nearest_colour(hue: float) -> str:
+    """The name whose hue is nearest to `hue`, in degrees."""
+    away = {name: float(hue_distance(np.asarray(hue), colour.hue)) for name, colour in COLOURS.items()}
+    return min(away, key=lambda name: abs(away[name]))
+
+
 def recolour(picture: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
     """The sprite with the parts of its dominant hue in another colour.
 

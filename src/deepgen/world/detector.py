@@ -34,6 +34,7 @@ from deepgen.world.scenes import (
 STRIDE = 16
 MAX_OBJECTS = 8
 NATURAL = "natural"
+_HEAD = ("head.1.weight", "head.1.bias")  # one row a class
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
@@ -89,6 +90,49 @@ class Detector(ModelMixin, ConfigMixin):
         nn.init.normal_(final.weight, std=0.02)
         nn.init.zeros_(final.bias)
         nn.init.constant_(final.bias[:1], -3.0)
+
+    @torch.no_grad()
+    def take_weights(self, other: "Detector") -> None:
+        """Start from a trained detector that may know fewer concepts and styles: what it knows, this one then knows.
+
+        Raises InputError where it was built otherwise, or knows something that this one does not.
+        """
+        own, trained = self.classes(), other.classes()
+        unknown = sorted(set(trained) - set(own))
+        if unknown:
+            raise InputError(
+                f"the trained detector predicts what this one does not: {', '.join(map(str, unknown[:5]))}"
+            )
+        rows = [own.index(one) for one in trained]
+        values = other.state_dict()
+        for key, value in self.state_dict().items():
+            kept = value[rows] if key in _HEAD else value
+            if kept.shape != values[key].shape:
+                raise InputError(
+                    f"the trained detector has {key} {list(values[key].shape)}, not {list(kept.shape)}"
+                )
+            value[rows if key in _HEAD else ...] = values[key]
+
+    def check_knows(self, scenes: Sequence[Scene]) -> None:
+        """Raises InputError where the scenes show concepts or styles that this detector was not trained for."""
+        shown = {("concept", item.concept) for scene in scenes for item in scene.objects}
+        shown |= {("style", scene.style) for scene in scenes}
+        unknown = sorted(shown - set(self.classes()))
+        if unknown:
+            names = ", ".join(name for _, name in unknown[:5])
+            raise InputError(
+                f"the detector was not trained for {len(unknown)} of the names shown, such as {names}"
+            )
+
+    def classes(self) -> list[tuple[str, str]]:
+        """What each channel of `head` predicts, as (kind, name)."""
+        kinds = {
+            "concept": self.config["concepts"],
+            "colour": self.colour_names,
+            "style": self.config["styles"],
+        }
+        boxes = [("objectness", "")] + [("box", side) for side in ("x", "y", "width", "height")]
+        return [*boxes, *((kind, name) for kind, names in kinds.items() for name in names)]
 
     @staticmethod
     def _stage(inputs: int, width: int, depth: int) -> nn.Sequential:

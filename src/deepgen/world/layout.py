@@ -149,7 +149,7 @@ def _with_word(rng: random.Random, plan: Plan) -> tuple[tuple[Object, ...], tupl
     fitting = [
         height for height in WORD_HEIGHTS if text_size(lettering.text, height, lettering.font)[0] <= room
     ]
-    height = rng.choice(fitting[-3:] if not plan.items else fitting[-4:])
+    height = rng.choice(fitting[-2:] if not plan.items else fitting[-3:])
     width, tall = text_size(lettering.text, height, lettering.font)
     x = (plan.width - width) // 2 + _jitter(rng, (plan.width - width) // 2 - 8, 16)
     if not plan.items:

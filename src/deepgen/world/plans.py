@@ -28,14 +28,14 @@ SPLITS = ("train", "test")
 WEIGHTS = {
     "single": 22,
     "two": 16,
-    "counting": 24,
+    "counting": 27,
     "colours": 9,
     "position": 8,
     "binding": 7,
     "background": 7,
     "size": 3,
-    "words": 4,
-    "reasoning_seen": 4,
+    "words": 17,
+    "reasoning_seen": 6,
     "reasoning_unseen": 0,
 }
 """The categories and how often each is drawn. `reasoning_unseen` is only in the test split, by name."""
@@ -147,7 +147,7 @@ def sample_canvas(rng: random.Random) -> tuple[int, int]:
 
 def sample_style(rng: random.Random, mentioned: bool) -> str:
     """Any style where the prompt names it, else mostly the first."""
-    return rng.choice(STYLES) if mentioned else STYLES[0] if rng.random() < 0.7 else STYLES[1]
+    return STYLES[0] if not mentioned and rng.random() < 0.6 else rng.choice(STYLES)
 
 
 def sample_background(rng: random.Random, mentioned: bool, avoid: tuple[str, ...] = ()) -> Background:

@@ -58,13 +58,16 @@ SHAPES: dict[str, list[Point]] = {
 
 
 def shape_picture(concept: str, style: str, side: int) -> NDArray[np.uint8]:
-    """The stand-in of a concept: uint8 [side, side, 4]; "3d" is shaded from top to bottom, "flat" is not.
+    """The stand-in of a concept: uint8 [side, side, 4]; "3d" is shaded from top to bottom, "noto" from left to right,
+    "cartoon" has a contour.
 
     No two concepts have the same body and mark. Its hue is the concept's natural colour where it has one.
     """
     index, natural = _ORDER[concept], CONCEPTS[concept].natural
     outlines = list(SHAPES.values())
-    body, mark = outlines[index % len(outlines)], outlines[index // len(outlines)]
+    row, column = divmod(index, len(outlines))
+    body, mark = outlines[column], outlines[row % len(outlines)]
+    grey = 235 if row < len(outlines) else 70
     if natural is None:
         hue, saturation, value = (index * _GOLDEN_ANGLE) % 360, 0.8, 0.85
     else:
@@ -74,12 +77,14 @@ def shape_picture(concept: str, style: str, side: int) -> NDArray[np.uint8]:
     big = side * _OVERSAMPLE
     image = Image.new("RGBA", (big, big))
     draw = ImageDraw.Draw(image)
-    draw.polygon([(x * (big - 1), y * (big - 1)) for x, y in body], fill=(*rgb, 255))
+    corners = [(x * (big - 1), y * (big - 1)) for x, y in body]
+    draw.polygon(corners, (*rgb, 255), (32, 32, 32, 255) if style == "cartoon" else None, max(1, big // 32))
     draw.polygon(
-        [((0.36 + 0.28 * x) * big, (0.4 + 0.28 * y) * big) for x, y in mark], fill=(235, 235, 235, 255)
+        [((0.36 + 0.28 * x) * big, (0.4 + 0.28 * y) * big) for x, y in mark], fill=(grey, grey, grey, 255)
     )
     picture = np.array(image.resize((side, side), Image.Resampling.BOX))
-    if style != "flat":
-        shade = np.linspace(1.1, 0.75, side, dtype=np.float32)[:, None, None]
-        picture[..., :3] = (picture[..., :3] * shade).clip(0, 255)
+    if style in ("3d", "noto"):
+        shade = np.linspace(1.1, 0.75, side, dtype=np.float32)
+        across = shade[:, None, None] if style == "3d" else shade[None, :, None]
+        picture[..., :3] = (picture[..., :3] * across).clip(0, 255)
     return picture

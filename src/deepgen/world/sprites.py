@@ -1,13 +1,14 @@
 """The drawings of the picture world: packing them, reading them, and giving them at any size and colour.
 
-The art is Microsoft's Fluent emoji (MIT), fetched by `deepgen world fetch`; tests and examples can use
-`Sprites.procedural()` instead, which needs no files.
+The art is Microsoft's Fluent emoji (MIT) and Google's Noto emoji (Apache 2.0), fetched by `deepgen world fetch`;
+tests and examples can use `Sprites.procedural()` instead, which needs no files.
 """
 
 import io
+import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from deepgen.errors import DataError, InputError
-from deepgen.world.colours import COLOURS, recolour
-from deepgen.world.concepts import CONCEPTS
+from deepgen.world.colours import COLOURS, dominant_hue, nearest_colour, recolour
+from deepgen.world.concepts import CONCEPTS, Concept
 from deepgen.world.shapes import shape_picture
 
-__all__ = ["COLOURS", "SIDE", "STYLES", "Sprites", "default_path", "pack", "square"]
+__all__ = ["COLOURS", "SIDE", "STYLES", "Sprites", "default_path", "drawings", "ink", "pack", "square"]
 
 SIDE = 192
 """Width and height in pixels of a packed sprite."""
-STYLES = ("3d", "flat")
-"""The styles that scenes are drawn in."""
+STYLES = ("3d", "flat", "cartoon", "noto")
+"""The styles that scenes are drawn in. "cartoon" is the flat drawing with its contours inked. The order is that of
+the classes of trained detectors: append, never insert."""
 
 _MARGIN = 2  # pixels left free around the drawing in the packed square
 _RENDER_SIDE = 384  # SVG drawings are rendered larger than needed, then cropped and scaled down
 _OPAQUE = 8  # alpha values below this do not count as drawing when it is cropped
+_INK = (
+    'stroke="#202020" stroke-width="0.6" stroke-linejoin="round"'  # of 32 units; a grey, which keeps its hue
+)
+# The concepts' natural colours are those of Fluent's drawings; these styles are painted in them where they differ.
+_REPAINTED = ("noto",)
+# Larger drawings (soft shading, whose source is mostly lossy itself) are stored lossy: the file travels to training.
+_LOSSLESS_BYTES = 12_000
 
 Picture = NDArray[np.uint8]
 
@@ -39,18 +48,14 @@ class Sprites:
     Results of `get` are kept, the least recently used dropped beyond `cache_mb`, and are read-only.
     """
 
-    def __init__(
-        self, encoded: Mapping[tuple[str, str], bytes] | None, styles: tuple[str, ...], cache_mb: int = 256
-    ):
-        """encoded: PNG bytes by (concept, style), or None for procedural shapes."""
-        self.styles = styles
+    def __init__(self, encoded: Mapping[tuple[str, str], bytes] | None, cache_mb: int = 512):
+        """encoded: WebP bytes by (concept, style), or None for procedural shapes."""
         self._encoded = encoded
-        self._originals: dict[tuple[str, str, str | None], Picture] = {}
         self._cache: OrderedDict[tuple[str, str, str | None, int], Picture] = OrderedDict()
         self._room = cache_mb * 2**20
 
     @classmethod
-    def load(cls, path: str | Path, cache_mb: int = 256) -> "Sprites":
+    def load(cls, path: str | Path, cache_mb: int = 512) -> "Sprites":
         """Reads a file written by `pack`.
 
         Raises InputError if there is none, DataError if it is damaged or lacks a concept's drawing.
@@ -60,23 +65,19 @@ class Sprites:
             raise InputError(f"no sprites at {path}: run `deepgen world fetch` first")
         try:
             with zipfile.ZipFile(path) as archive:
-                held = set(archive.namelist())
-                styles = tuple(sorted({name.split("/")[0] for name in held}))
-                wanted = {
-                    (c.name, style): f"{style}/{c.code}.png" for c in CONCEPTS.values() for style in styles
-                }
-                missing = sorted(set(wanted.values()) - held)
-                if missing or not styles:
+                wanted = {(c.name, style): _entry(style, c) for c in CONCEPTS.values() for style in STYLES}
+                missing = sorted(set(wanted.values()) - set(archive.namelist()))
+                if missing:
                     raise DataError(f"{path} lacks {_some(missing)}: run `deepgen world fetch` again")
                 encoded = {key: archive.read(name) for key, name in wanted.items()}
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(f"{path} is damaged ({error}): run `deepgen world fetch` again") from error
-        return cls(encoded, styles, cache_mb)
+        return cls(encoded, cache_mb)
 
     @classmethod
     def procedural(cls, cache_mb: int = 64) -> "Sprites":
         """Generated shapes that stand for the concepts, each concept with its own; they need no file."""
-        return cls(None, STYLES, cache_mb)
+        return cls(None, cache_mb)
 
     def get(self, concept: str, style: str, colour: str | None = None, size: int = SIDE) -> Picture:
         """The drawing, uint8 [size, size, 4], RGBA not premultiplied, read-only.
@@ -95,10 +96,12 @@ class Sprites:
         concept, style, colour, size = key
         if size < 1:
             raise InputError(f"sprite size must be at least 1, not {size}")
-        picture = self._original(concept, style, colour)
-        if size != picture.shape[0]:
+        if size == SIDE:
+            picture = self._original(concept, style, colour)
+        else:
             # PIL multiplies RGBA by alpha before it filters and divides afterwards: no dark fringes.
-            picture = np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+            original = Image.fromarray(self.get(concept, style, colour, SIDE))
+            picture = np.array(original.resize((size, size), Image.Resampling.BICUBIC))
         picture.flags.writeable = False
         self._cache[key] = picture
         self._room -= picture.nbytes
@@ -109,19 +112,14 @@ class Sprites:
     def _original(self, concept: str, style: str, colour: str | None) -> Picture:
         if concept not in CONCEPTS:
             raise InputError(f"the world has no concept {concept!r}")
-        if style not in self.styles:
-            raise InputError(f"these sprites have no style {style!r}, only {', '.join(self.styles)}")
-        if colour == CONCEPTS[concept].natural:
-            colour = None
-        key = (concept, style, colour)
-        if key not in self._originals:
-            if colour is None:
-                self._originals[key] = self._draw(concept, style)
-            elif colour in COLOURS:
-                self._originals[key] = recolour(self._original(concept, style, None), colour)
-            else:
-                raise InputError(f"unknown colour {colour!r}: one of {', '.join(COLOURS)}")
-        return self._originals[key]
+        if style not in STYLES:
+            raise InputError(f"the world has no style {style!r}, only {', '.join(STYLES)}")
+        if colour is None:
+            return self._draw(concept, style)
+        if colour not in COLOURS:
+            raise InputError(f"unknown colour {colour!r}: one of {', '.join(COLOURS)}")
+        plain = self.get(concept, style, None, SIDE)
+        return plain if colour == CONCEPTS[concept].natural else recolour(plain, colour)
 
     def _draw(self, concept: str, style: str) -> Picture:
         if self._encoded is None:
@@ -140,28 +138,48 @@ def default_path() -> Path:
     return Path.home() / ".cache" / "deepgen" / "sprites.zip"
 
 
-def pack(folder: str | Path, destination: str | Path, styles: Iterable[str] = STYLES) -> Path:
+def pack(folder: str | Path, destination: str | Path) -> Path:
     """Packs the concepts' drawings, `folder/STYLE/*.webp|svg|png` named by code points, into one zip.
 
-    Each becomes `STYLE/CODE.png`, 192×192 RGBA, cropped to what is drawn. Equal input gives an equal file.
-    Raises DataError naming the drawings that are missing.
+    Each becomes `STYLE/CODE.webp`, 192×192 RGBA, cropped to what is drawn, and in the concept's natural colour.
+    Equal input gives an equal file. Raises DataError naming the drawings that are missing.
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    files = {style: _index(Path(folder) / style) for style in styles}
-    missing = sorted(f"{s}/{c.code}" for s in files for c in CONCEPTS.values() if c.code not in files[s])
-    if missing:
-        raise DataError(f"{folder} lacks {_some(missing)}")
+    files = {style: drawings(Path(folder) / style) for style in STYLES}
     partial = destination.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # WebPs are compressed already
         for style, index in files.items():
             for concept in CONCEPTS.values():
-                stream = io.BytesIO()
-                square(_read(index[concept.code])).save(stream, "PNG", optimize=True)
-                entry = zipfile.ZipInfo(f"{style}/{concept.code}.png", (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, stream.getvalue())
+                image = square(_read(index[concept.code]))
+                if style in _REPAINTED:
+                    image = _in_natural_colour(image, concept)
+                entry = zipfile.ZipInfo(_entry(style, concept), (1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, _encode(image))
     partial.replace(destination)
     return destination
+
+
+def drawings(folder: Path) -> dict[str, Path]:
+    """The file of each concept's code in a folder. Raises DataError naming those that are missing."""
+    if not folder.is_dir():
+        raise DataError(f"no folder of drawings at {folder}")
+    found = {path.stem.lower().replace("-fe0f", ""): path for path in sorted(folder.iterdir())}
+    codes = [concept.code for concept in CONCEPTS.values()]
+    missing = [f"{folder.name}/{code}" for code in codes if code not in found]
+    if missing:
+        raise DataError(f"{folder.parent} lacks {_some(missing)}")
+    return {code: found[code] for code in codes}
+
+
+def ink(svg: str) -> str:
+    """A Fluent flat drawing with a dark line around each of its shapes. Raises DataError for another form of file."""
+    parts = re.fullmatch(r'(<svg )([^>]*viewBox=")0 0 32 (\d+)(".*)', svg, re.DOTALL)
+    if parts is None:
+        raise DataError("a flat drawing is not 32 units wide: is this the package that was expected?")
+    start, before, height, rest = parts.groups()
+    # One unit more on each side: room for the lines of shapes that touch the edge.
+    return f"{start}{_INK} {before}-1 -1 34 {int(height) + 2}{rest}"
 
 
 def square(image: Image.Image) -> Image.Image:
@@ -181,10 +199,25 @@ def square(image: Image.Image) -> Image.Image:
     return out
 
 
-def _index(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"no folder of drawings at {folder}")
-    return {path.stem.lower().replace("-fe0f", ""): path for path in sorted(folder.iterdir())}
+def _entry(style: str, concept: Concept) -> str:
+    return f"{style}/{concept.code}.webp"
+
+
+def _encode(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", lossless=True, quality=60, method=3)
+    if stream.tell() > _LOSSLESS_BYTES:
+        stream = io.BytesIO()
+        image.save(stream, "WEBP", quality=92, method=4)
+    return stream.getvalue()
+
+
+def _in_natural_colour(image: Image.Image, concept: Concept) -> Image.Image:
+    picture = np.array(image)
+    hue = dominant_hue(picture)
+    if concept.natural is None or hue is None or nearest_colour(hue) == concept.natural:
+        return image
+    return Image.fromarray(recolour(picture, concept.natural))
 
 
 def _read(path: Path) -> Image.Image:

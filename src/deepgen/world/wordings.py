@@ -118,5 +118,7 @@ BEFORE = ("a picture of ", "an image of ", "an illustration of ", "a drawing of 
 STYLED_BEFORE = {
     "3d": ("a 3d picture of ", "a 3d render of ", "3d icon of ", "a 3d drawing of "),
     "flat": ("a flat picture of ", "a flat drawing of ", "flat icon of ", "a flat illustration of "),
+    "cartoon": ("a cartoon of ", "a cartoon picture of ", "a cartoon drawing of ", "cartoon icon of "),
+    "noto": ("a noto picture of ", "a noto drawing of ", "noto icon of ", "a noto illustration of "),
 }
 STYLED_AFTER = (" in {} style", ", {} style", ", {}", " in the {} style")

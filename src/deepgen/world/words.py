@@ -13,6 +13,8 @@ FONTS = ("plain", "bold", "slanted")
 WORD_HEIGHTS = (20, 24, 28, 34, 40, 48)
 """Height of a capital letter in pixels."""
 
+_SHORT, _SHORT_SHARE = range(3, 6), 0.75  # letters of most words: what a small model can learn to spell
+
 _CAPITAL_SHARE = 0.7  # of the font size, for Aileron
 _SLANT = 0.22
 
@@ -42,7 +44,9 @@ _CODAS = ("", *"bdklnprstx")
 
 def sample_word(rng: random.Random, extra: tuple[str, ...] = (), longest: int = 8) -> str:
     """A word of 2 to `longest` letters in capitals or capitalised: mostly real (from a list, or from
-    `extra`), one in four invented, so that letters have to be read and not recognised as a whole."""
+    `extra`), one in four invented, so that letters have to be read and not recognised as a whole. Three in four have
+    3 to 5 letters."""
+    lengths = _SHORT if rng.random() < _SHORT_SHARE else range(2, longest + 1)
     while True:
         chance = rng.random()
         if chance < 0.25:
@@ -52,7 +56,7 @@ def sample_word(rng: random.Random, extra: tuple[str, ...] = (), longest: int = 
             )
         else:
             text = rng.choice(extra if extra and chance < 0.45 else COMMON_WORDS)
-        if 2 <= len(text) <= longest:
+        if len(text) in lengths:
             return text.upper() if rng.random() < 0.75 else text.capitalize()
 
 
