@@ -1,6 +1,7 @@
 """`deepgen speed training`: measured speed and memory."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +20,20 @@ def training(
     side: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 512,
     sizes: Annotated[str, typer.Option(help="published-sizes or tiny.")] = "published-sizes",
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
-    shard: Annotated[str, typer.Option(help="fsdp: bf16 from fp32 masters; none: autocast.")] = "fsdp",
-    recompute: Annotated[bool, typer.Option(help="Recompute blocks in the backward pass.")] = True,
-    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile each block.")] = False,
+    recompute: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Share of the blocks computed again; several: the first that fits. 0, 0.5, 1 if not given."
+        ),
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile each block.")] = True,
     repeats: Annotated[int, typer.Option(min=1, help="Timed updates; the median counts.")] = 5,
+    profile: Annotated[bool, typer.Option(help="Tell where the time of one more update goes.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON to write.")] = None,
 ) -> None:
     """Measure training updates on random weights."""
+    # Before torch's allocator starts: sequences of many sizes fragment fixed segments.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from deepgen.config import load_config
     from deepgen.speed.training import STAGES, Setting, Work, measure_training
     from deepgen.train.parallel import ParallelConfig, start_ranks, stop_ranks
@@ -37,22 +45,29 @@ def training(
         raise InputError(f"unknown task {unknown[0]!r}; known: t2i, edit")
     works = [Work(s, t, b, side) for s in stages for t in tasks for b in batch or [4, 16]]
     values: dict[str, Any] = {
-        "shard": shard,
-        "checkpoint_activations": recompute,
         "compile": compiled,
         "compute_dtype": "bfloat16" if device == "cuda" else "float32",
     }
-    parallel = load_config(ParallelConfig, values)
+    setting = Setting(
+        load_config(ParallelConfig, values),
+        tuple(recompute) if recompute else Setting.shares,
+        repeats=repeats,
+        profile=profile,
+    )
     ranks = start_ranks(device)
     try:
-        peak, found = measure_training(sizes, works, Setting(parallel, repeats=repeats), ranks)
+        peak, found = measure_training(sizes, works, setting, ranks)
     finally:
         stop_ranks()
     print(f"matrix product: {peak / 1e12:.1f} TFLOP/s")
-    print(f"{'stage':10}{'task':6}{'batch':>6}{'s/update':>10}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}")
+    header = f"{'stage':10}{'task':6}{'batch':>6}{'s/update':>10}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}"
+    print(header + f"{'recomputed':>12}{'first s':>9}")
     for x in found:
         numbers = f"{x.seconds:10.3f}{x.images_per_second:10.2f}{x.mfu:7.1%}{x.peak_gib:10.1f}"
+        numbers += f"{x.recomputed:12.0%}{x.first_seconds:9.1f}"
         print(f"{x.stage:10}{x.task:6}{x.batch_size:6}" + (f"  {x.failure}" if x.failure else numbers))
+        if x.profile:
+            print(x.profile)
     if output is not None:
         report = {
             "sizes": sizes,

@@ -1,7 +1,9 @@
 """What the data gives to training: one micro-batch, whatever its tasks and sizes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -28,10 +30,17 @@ class TrainBatch:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def to(self, device: torch.device) -> "TrainBatch":
+        """The same batch with its pictures on a device; does not wait for them."""
+        return self._with_pictures(lambda picture: picture.to(device, non_blocking=True))
+
     def pin_memory(self) -> "TrainBatch":
         """The same batch in page-locked memory; torch's DataLoader calls this."""
+        return self._with_pictures(Tensor.pin_memory)
+
+    def _with_pictures(self, change: Callable[[Tensor], Tensor]) -> "TrainBatch":
         return replace(
             self,
-            targets=[picture.pin_memory() for picture in self.targets],
-            references=[[picture.pin_memory() for picture in row] for row in self.references],
+            targets=[change(picture) for picture in self.targets],
+            references=[[change(picture) for picture in row] for row in self.references],
         )

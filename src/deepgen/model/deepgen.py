@@ -158,7 +158,7 @@ class DeepGenModel(nn.Module):
                 by_shape.setdefault(picture.shape, []).append((i, j))
         done: dict[tuple[int, int], Tensor] = {}
         for places in by_shape.values():
-            batch = torch.stack([references[i][j] for i, j in places]).to(self.vlm.device)
+            batch = torch.stack([references[i][j] for i, j in places]).to(self.vlm.device, non_blocking=True)
             done.update(zip(places, self.vlm.image_embeds(batch), strict=True))
         return [[done[i, j] for j in range(len(row))] for i, row in enumerate(references)]
 
@@ -180,11 +180,11 @@ class DeepGenModel(nn.Module):
         dtype, device = self.dit.dtype, self.dit.device
 
         def cast(x: Tensor) -> Tensor:
-            return x.to(device, dtype)
+            return x.to(device, dtype, non_blocking=True)
 
         result = self.dit(
             cast(latents) if isinstance(latents, Tensor) else [cast(x) for x in latents],
-            timestep=timestep.to(device),
+            timestep=timestep.to(device, non_blocking=True),
             encoder_hidden_states=cast(conditioning.context),
             pooled_projections=cast(conditioning.pooled),
             encoder_lengths=conditioning.lengths,
@@ -196,7 +196,7 @@ class DeepGenModel(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised latents [B, C, h, w] fp32, at the mode, of pixels [B, 3, H, W] in [−1, 1]."""
-        return latent_space.encode_mode(self.vae, pixels.to(self.vae.device)).float()
+        return latent_space.encode_mode(self.vae, pixels.to(self.vae.device, non_blocking=True)).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] fp32, nominally in [−1, 1], of normalised latents [B, C, h, w]."""

@@ -5,6 +5,7 @@ Pictures of one size share their windows, so here a batch is one call a block: w
 needs no reordering because attention has no order of its own. Same weights, same numbers (tested).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,12 +56,27 @@ def _embed_patches(visual: Any, x: Tensor, row: Tensor, column: Tensor) -> Tenso
     return F.linear(tiles.flatten(2).to(weight.dtype), weight.flatten(1))
 
 
-def vision_embeds(visual: Any, pixels: Tensor) -> Tensor:
+def vision_block(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    """One block on patches [B, n, D]; cos and sin [n, head_dim], mask True where attention goes, or None for all."""
+    batch, size, width = hidden.shape
+    query, key, value = (
+        block.attn.qkv(block.norm1(hidden))
+        .view(batch, size, 3, -1, cos.shape[-1])
+        .permute(2, 0, 3, 1, 4)
+        .unbind(0)
+    )
+    attended = F.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value, mask)
+    hidden = hidden + block.attn.proj(attended.transpose(1, 2).reshape(batch, size, width))
+    return hidden + block.mlp(block.norm2(hidden))
+
+
+def vision_embeds(visual: Any, pixels: Tensor, run: Callable[..., Tensor] = vision_block) -> Tensor:
     """Pictures [B, 3, H, W] in [-1, 1] (one size, H and W multiples of 32) → embeddings [B, HW/1024, D].
 
     Args:
         visual: a transformers `Qwen2_5_VisionTransformerPretrainedModel`.
         pixels: best in fp32: they are resized and normalised in their own dtype.
+        run: `vision_block`, or what computes the same.
     """
     config = visual.config
     patch, merge = config.patch_size, config.spatial_merge_size
@@ -84,16 +100,6 @@ def vision_embeds(visual: Any, pixels: Tensor) -> Tensor:
 
     for index, block in enumerate(visual.blocks):
         mask = None if index in config.fullatt_block_indexes else same_window
-        query, key, value = (
-            block.attn.qkv(block.norm1(hidden))
-            .view(batch, -1, 3, config.num_heads, head_dim)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-        attended = F.scaled_dot_product_attention(
-            _rotate(query, cos, sin), _rotate(key, cos, sin), value, mask
-        )
-        hidden = hidden + block.attn.proj(attended.transpose(1, 2).reshape(batch, -1, config.hidden_size))
-        hidden = hidden + block.mlp(block.norm2(hidden))
+        hidden = run(block, hidden, cos, sin, mask)
     merged = visual.merger.ln_q(hidden).reshape(batch, -1, config.hidden_size * merge * merge)
     return visual.merger.mlp(merged)

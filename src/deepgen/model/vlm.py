@@ -5,7 +5,7 @@ filled on the right, where causality keeps the filler from every real token, and
 kept. The left pads of the published model are emulated afterwards by `with_pads`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLModel
 
 from deepgen.errors import ConfigError, InputError
 from deepgen.model.prompts import IMAGE_PAD, Prompt, special_id, tokenize
-from deepgen.model.vision import PIXELS_PER_TOKEN, vision_embeds
+from deepgen.model.vision import PIXELS_PER_TOKEN, vision_block, vision_embeds
 
 
 def fused_layer_indices(depth: int, count: int) -> list[int]:
@@ -51,6 +51,7 @@ class FusedVLM(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.fused_layers = fused_layers
+        self.vision_block: Callable[..., Tensor] = vision_block
         depth = len(text.layers)
         self.indices = fused_layer_indices(depth, fused_layers) if fused_layers else [depth]
         if tokenizer.pad_token_id is None:
@@ -90,7 +91,9 @@ class FusedVLM(nn.Module):
                 f"picture sides {tuple(pixels.shape[-2:])} are not multiples of {PIXELS_PER_TOKEN}"
             )
         # fp32 until the patches are embedded: pixels lose up to 1/256 in bf16.
-        return vision_embeds(self.model.visual, pixels.float()).unflatten(1, (rows, columns))
+        return vision_embeds(self.model.visual, pixels.float(), self.vision_block).unflatten(
+            1, (rows, columns)
+        )
 
     def hidden(
         self,
@@ -119,7 +122,7 @@ class FusedVLM(nn.Module):
         for i, row in enumerate(ids):
             padded[i, : len(row)] = torch.tensor(row)
         embeds = self._embed(padded, lengths, [e for row in image_embeds for e in row], think_tokens)
-        positions = self._positions(padded, lengths, grids).to(self.device)
+        positions = self._positions(padded, lengths, grids).to(self.device, non_blocking=True)
         return self.decode(embeds, positions), lengths
 
     def _check(
@@ -142,13 +145,15 @@ class FusedVLM(nn.Module):
         """Input embeddings [B, Lmax, D]: tokens, pictures over their pads, think tokens behind."""
         batch, size = padded.shape
         queries = think_tokens.shape[0]
-        embeds = self.model.language_model.embed_tokens(padded.to(self.device)).flatten(0, 1)
+        embeds = self.model.language_model.embed_tokens(padded.to(self.device, non_blocking=True)).flatten(
+            0, 1
+        )
         if pictures:
             places = (padded.flatten() == special_id(self.tokenizer, IMAGE_PAD)).nonzero().squeeze(1)
             values = torch.cat([p.flatten(0, 1) for p in pictures]).to(embeds)
-            embeds = embeds.index_copy(0, places.to(self.device), values)
+            embeds = embeds.index_copy(0, places.to(self.device, non_blocking=True), values)
         starts = torch.arange(batch) * size + lengths - queries
-        places = (starts[:, None] + torch.arange(queries)).flatten().to(self.device)
+        places = (starts[:, None] + torch.arange(queries)).flatten().to(self.device, non_blocking=True)
         values = think_tokens.to(embeds).expand(batch, -1, -1).flatten(0, 1)
         return embeds.index_copy(0, places, values).view(batch, size, -1)
 

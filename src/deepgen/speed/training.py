@@ -5,18 +5,20 @@ rate of a matrix product measured in the same run.
 """
 
 import gc
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from deepgen.data.batch import TrainBatch
 from deepgen.flow.noise import key_generator
 from deepgen.model.deepgen import DeepGenModel
+from deepgen.speed.profile import profile
 from deepgen.train.flops import FlopCounter, matmul_rate
 from deepgen.train.optimizer import OptimizerConfig, build_optimizer, update
-from deepgen.train.parallel import ParallelConfig, Ranks, computing, parallelize
+from deepgen.train.parallel import ParallelConfig, Ranks, computing, parallelize, recompute
 from deepgen.train.published import PUBLISHED_SIZES, published_model
 from deepgen.train.supervised import Objective, batch_loss
 from deepgen.train.tiny import tiny_model
@@ -29,7 +31,8 @@ STAGES: dict[str, TrainableConfig] = {
 }
 """Alignment; fine-tuning with adapters only; fine-tuning as published."""
 
-PROMPT = "a small wooden boat with a red sail on a quiet lake at sunrise, mountains and low mist behind it, soft light"
+PROMPT = "a boat with a red sail on the lake"
+"""40 tokens with its template, as in the measurements of the published code."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,17 @@ class Setting:
     """How it is run."""
 
     parallel: ParallelConfig
+    shares: tuple[float, ...] = (0.0, 0.5, 1.0)
+    """Of recomputed blocks: the first that fits in memory counts."""
     warmup: int = 2
     repeats: int = 5
+    profile: bool = False
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came out; `seconds` of an update, bytes in GiB. Not finished: `failure` says why, numbers are zero."""
+    """What came out; `seconds` of an update, bytes in GiB; `first_seconds` of the first one, compilation included.
+    Not finished: `failure` says why, numbers are zero."""
 
     stage: str
     task: str
@@ -63,6 +70,9 @@ class Measurement:
     tflops: float = 0.0
     mfu: float = 0.0
     peak_gib: float = 0.0
+    recomputed: float = 0.0
+    first_seconds: float = 0.0
+    profile: str = ""
     failure: str = ""
 
     def as_dict(self) -> dict[str, float | int | str]:
@@ -70,7 +80,7 @@ class Measurement:
 
 
 def random_batch(work: Work) -> TrainBatch:
-    """Random pixels under one prompt of about 40 tokens; for edits one source picture of the same size."""
+    """Random pixels under one prompt; for edits one source picture of the same size."""
     generator = key_generator(0, "speed")
 
     def picture() -> torch.Tensor:
@@ -105,16 +115,44 @@ def measure_stage(
     make_trainable(model, STAGES[works[0].stage], dtype)
     parallelize(model, setting.parallel, ranks)
     config = OptimizerConfig(learning_rate=1e-6)
-    optimizer = build_optimizer(model, config)
-    found = []
-    for work in works:
+    trainer = Trainer(model, build_optimizer(model, config), config, setting.parallel, ranks)
+    return [_fitting(trainer, work, setting, peak) for work in works]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What an update needs beside its batch."""
+
+    model: DeepGenModel
+    optimizer: torch.optim.Optimizer
+    config: OptimizerConfig
+    parallel: ParallelConfig
+    ranks: Ranks
+
+    def update(self, batch: TrainBatch, objective: Objective) -> None:
+        """One whole update."""
+        with computing(self.parallel, self.ranks):
+            losses = batch_loss(self.model, batch, objective, range(len(batch))).losses
+        losses.mean().backward()
+        update(self.optimizer, self.config, self.config.learning_rate, self.ranks)
+
+    def wait(self) -> None:
+        """Until the device has done all."""
+        if self.ranks.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def _fitting(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Measurement:
+    """With the least recomputation that fits in memory."""
+    for share in setting.shares:
+        recompute(trainer.model, share)
         try:
-            found.append(_measure(model, optimizer, config, work, setting, ranks, peak))
+            return replace(_measure(trainer, work, setting, peak), recomputed=share)
         except torch.OutOfMemoryError:
-            optimizer.zero_grad(set_to_none=True)
-            found.append(Measurement(work.stage, work.task, work.batch_size, failure="out of memory"))
-        release(ranks)
-    return found
+            trainer.optimizer.zero_grad(set_to_none=True)
+        finally:
+            release(trainer.ranks)
+    return Measurement(work.stage, work.task, work.batch_size, failure="out of memory")
 
 
 def release(ranks: Ranks) -> None:
@@ -124,35 +162,22 @@ def release(ranks: Ranks) -> None:
         torch.cuda.empty_cache()
 
 
-def _measure(
-    model: DeepGenModel,
-    optimizer: torch.optim.Optimizer,
-    config: OptimizerConfig,
-    work: Work,
-    setting: Setting,
-    ranks: Ranks,
-    peak: float,
-) -> Measurement:
+def _measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Measurement:
     batch, objective = random_batch(work), Objective(0, 3.0, "none")
-    flops = FlopCounter(model).batch(batch)
-    cuda = ranks.device.type == "cuda"
+    flops = FlopCounter(trainer.model).batch(batch)
+    cuda = trainer.ranks.device.type == "cuda"
     if cuda:
+        batch = batch.pin_memory()
         torch.cuda.reset_peak_memory_stats()
     times = []
-    model.train()
-    for turn in range(setting.warmup + setting.repeats):
-        if cuda:
-            torch.cuda.synchronize()
+    trainer.model.train()
+    for _ in range(setting.warmup + setting.repeats):
+        trainer.wait()
         start = time.perf_counter()
-        with computing(setting.parallel, ranks):
-            losses = batch_loss(model, batch, objective, range(work.batch_size)).losses
-        losses.mean().backward()
-        update(optimizer, config, config.learning_rate, ranks)
-        if cuda:
-            torch.cuda.synchronize()
-        if turn >= setting.warmup:
-            times.append(time.perf_counter() - start)
-    seconds = sorted(times)[len(times) // 2]
+        trainer.update(batch, objective)
+        trainer.wait()
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[setting.warmup :])
     return Measurement(
         stage=work.stage,
         task=work.task,
@@ -162,6 +187,8 @@ def _measure(
         tflops=flops / 1e12,
         mfu=flops / seconds / peak,
         peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+        first_seconds=times[0],
+        profile=profile(lambda: trainer.update(batch, objective), trainer.wait) if setting.profile else "",
     )
 
 

@@ -28,9 +28,10 @@ class NoisyBatch:
 
 def noisy_batch(clean: Sequence[Tensor], noise: Sequence[Tensor], sigma: Tensor) -> NoisyBatch:
     """Noisy latents and velocity targets at the noise levels sigma [B] in [0, 1]."""
-    pairs = list(zip(clean, noise, sigma, strict=True))
+    levels = sigma.to(clean[0].device, non_blocking=True)
+    pairs = list(zip(clean, noise, levels, strict=True))
     return NoisyBatch(
-        latents=[interpolate(x, n, s.to(x.device)) for x, n, s in pairs],
+        latents=[interpolate(x, n, s) for x, n, s in pairs],
         timestep=timestep_of(sigma),
         targets=[velocity_target(x, n) for x, n, _ in pairs],
     )

@@ -1,10 +1,12 @@
 """Many processes, one model: who this process is, and sharding applied from outside to a finished model.
 
-Parameters that are trained are kept in fp32 and computed in `compute_dtype`. With sharding, FSDP2 casts what it
-gathers, so the whole network computes in that type; without, `autocast` does. `parallelize` shards block by block,
-in the order activation checkpointing, compilation, FSDP2.
+Parameters that are trained are kept in fp32; all passes run under `autocast` in `compute_dtype`. What FSDP2 shards it
+casts when it gathers, so there autocast finds nothing left to cast. One process shards nothing, whatever is asked for:
+gathering from itself only costs copies. `parallelize` works block by block, in the order compilation, recomputation,
+FSDP2.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,13 +53,28 @@ class ParallelConfig(Config):
         "none", description="none: every process holds all; fsdp: parameters over all; hsdp: within replicas"
     )
     replicas: int = Field(1, ge=1, description="copies of the sharded model, for hsdp; usually the hosts")
-    checkpoint_activations: bool = Field(False, description="recompute blocks in the backward pass")
-    compile: bool = Field(False, description="compile each block")
+    shard_frozen: bool = Field(
+        True, description="false: networks trained by adapters or not at all stay whole on every process"
+    )
+    checkpoint_activations: bool | float = Field(
+        False,
+        ge=0,
+        le=1,
+        description="blocks recomputed in the backward pass: none, all, or this share of them",
+    )
+    compile: bool = Field(
+        False, description="compile each block, for any sizes of its inputs, and the VAE's encoder"
+    )
     compute_dtype: DType = "float32"
 
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.compute_dtype)
+
+    @property
+    def recomputed(self) -> float:
+        """Share of the blocks that are recomputed."""
+        return float(self.checkpoint_activations)
 
 
 def start_ranks(device: str) -> Ranks:
@@ -92,20 +109,12 @@ def stop_ranks() -> None:
         dist.destroy_process_group()
 
 
-def _group_of_one(ranks: Ranks) -> None:
-    """FSDP2 needs a group, also for one process: there it is what keeps masters in fp32 and computes in bf16."""
-    if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-
-
 def make_mesh(config: ParallelConfig, ranks: Ranks) -> DeviceMesh:
     """The mesh that parameters are sharded over: one axis, or replicas × shards.
 
     Raises:
         ConfigError: the processes do not divide into the replicas.
     """
-    _group_of_one(ranks)
     if config.shard == "fsdp":
         return init_device_mesh(ranks.device.type, (ranks.world_size,), mesh_dim_names=("shard",))
     if ranks.world_size % config.replicas:
@@ -129,21 +138,47 @@ def blocks_of(model: DeepGenModel) -> dict[str, list[nn.Module]]:
 def parallelize(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> DeepGenModel:
     """Apply checkpointing, compilation and sharding to a model whose trained parameters are chosen already.
 
-    The VAE and the VLM's vision tower stay whole on every process. A network of which nothing is trained stays whole
-    where there is one process only. Returns the same model; its parameters may now be DTensors.
+    The VAE and the VLM's vision tower stay whole on every process, and so does everything where there is one process.
+    Returns the same model; its parameters may now be DTensors.
 
     Sharded networks gather their parameters together: every process must call `bridge.think_tokens`, `vlm.hidden`,
     `bridge`, `dit` (and `vlm.pad_row`) equally often, whatever its samples are; see `supervised.condition`.
     """
-    for blocks in blocks_of(model).values():
-        for block in blocks:
-            if config.compile:
-                block.forward = torch.compile(block.forward)
-            if config.checkpoint_activations:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    if config.shard != "none":
+    if config.compile:
+        _compile(model)
+    recompute(model, config.recomputed)
+    if config.dtype != torch.float32:
+        # One type for what runs through blocks, sharded or not.
+        for network in (model.bridge, model.dit):
+            network.register_forward_pre_hook(partial(_cast_inputs, dtype=config.dtype), with_kwargs=True)
+    if config.shard != "none" and ranks.world_size > 1:
         _shard(model, config, ranks)
     return model
+
+
+def _compile(model: DeepGenModel) -> None:
+    """Each kind of block once, its batch and lengths symbolic; the VAE's encoder for the first size, then for any."""
+    # One code object serves all blocks: several structures, with and without gradients.
+    torch._dynamo.config.recompile_limit = 64
+    for blocks in blocks_of(model).values():
+        for block in blocks:
+            block.forward = torch.compile(block.forward, dynamic=True)
+    model.vlm.vision_block = torch.compile(model.vlm.vision_block, dynamic=True)
+    model.vae.encoder.forward = torch.compile(model.vae.encoder.forward)
+
+
+def recompute(model: DeepGenModel, share: float) -> None:
+    """Let this share of each network's blocks, spread evenly, be computed again in the backward pass.
+
+    May be called again with another share.
+    """
+    for blocks in blocks_of(model).values():
+        for i, block in enumerate(blocks):
+            forward = block.forward
+            if isinstance(forward, partial) and forward.func is checkpoint:
+                forward = forward.args[0]
+            chosen = math.floor((i + 1) * share) > math.floor(i * share)
+            block.forward = partial(checkpoint, forward, use_reentrant=False) if chosen else forward
 
 
 def _shard(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> None:
@@ -156,12 +191,12 @@ def _shard(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> None:
     )
 
     def wanted(network: nn.Module) -> bool:
-        return ranks.world_size > 1 or any(p.requires_grad for p in network.parameters())
+        return config.shard_frozen or all(p.requires_grad for p in network.parameters())
 
     # FSDP2 warns of views in general; nothing here changes an output in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     blocks = blocks_of(model)
-    if wanted(model.vlm):
+    if wanted(model.vlm.model.language_model.layers[0]):
         for layer in model.vlm.model.language_model.layers:
             # A group of their own, because the state of a pad runs through these two alone.
             shard([layer.post_attention_layernorm, layer.mlp])
@@ -171,17 +206,15 @@ def _shard(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> None:
         shard(model.vlm, ignored_params=set(model.vlm.model.visual.parameters()))
         for method in ("hidden", "pad_row"):
             register_fsdp_forward_method(model.vlm, method)
-    if wanted(model.bridge):
+    if wanted(model.bridge.connector):
         for block in blocks["bridge"]:
             shard(block)
         shard(model.bridge)
         register_fsdp_forward_method(model.bridge, "think_tokens")
-        model.bridge.register_forward_pre_hook(partial(_cast_inputs, dtype=config.dtype), with_kwargs=True)
     if wanted(model.dit):
         for block in blocks["dit"]:
             shard(block)
         shard(model.dit)
-        model.dit.register_forward_pre_hook(partial(_cast_inputs, dtype=config.dtype), with_kwargs=True)
 
 
 def _cast_inputs(
@@ -201,9 +234,8 @@ def _cast_inputs(
 
 @contextmanager
 def computing(config: ParallelConfig, ranks: Ranks) -> Iterator[None]:
-    """The context that forward passes run in: autocast where nothing is sharded and the compute type is not fp32."""
-    active = config.shard == "none" and config.dtype != torch.float32
-    with torch.autocast(ranks.device.type, dtype=config.dtype, enabled=active):
+    """The context that forward passes run in: autocast where the compute type is not fp32."""
+    with torch.autocast(ranks.device.type, dtype=config.dtype, enabled=config.dtype != torch.float32):
         yield
 
 

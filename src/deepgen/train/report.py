@@ -150,7 +150,8 @@ def _activations(model: DeepGenModel, config: RunConfig, pixels: int, batch_size
         (prompt, text.hidden_size, max(model.vlm.indices)),
         (prompt, bridge.hidden_size, bridge.num_layers),
     ]
-    kept = 2 if config.parallel.checkpoint_activations else 34
+    again = config.parallel.recomputed
+    kept = 2 * again + 34 * (1 - again)
     item = config.parallel.dtype.itemsize
     blocks = sum(tokens * width * (depth * kept + 34) for tokens, width, depth in streams)
     return float(batch_size * item * blocks)
@@ -179,7 +180,7 @@ def print_report(
     parallel = config.parallel
     console.print(
         f"{ranks.world_size} process(es) on {ranks.device.type}, sharding {parallel.shard}, computing in "
-        f"{parallel.compute_dtype}, recomputation {'on' if parallel.checkpoint_activations else 'off'}, "
+        f"{parallel.compute_dtype}, {parallel.recomputed:.0%} of blocks recomputed, "
         f"compilation {'on' if parallel.compile else 'off'}"
     )
     for line in lines:

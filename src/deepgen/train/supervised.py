@@ -106,6 +106,15 @@ def batch_loss(
         caches: of what the frozen networks make of the pictures.
     """
     caches = caches or Caches()
+    device = model.vae.device
+    # What comes from the host goes first, while the device has nothing else to do. Caches look at pixels there.
+    if caches.latents is None:
+        batch = batch.to(device)
+    channels, scale = model.vae.config.latent_channels, model.latent_scale
+    shapes = [torch.Size((channels, p.shape[-2] // scale, p.shape[-1] // scale)) for p in batch.targets]
+    draws = draws_for(objective, samples, shapes)
+    noise = [x.to(device, non_blocking=True) for x in draws.noise]
+    sigma = uniform_sigmas(draws.uniform, objective.shift)
     counts = [len(row) for row in batch.references]
     pictures = [*batch.targets, *(p for row in batch.references for p in row)]
     latents = encode_all(model, pictures, caches.latents)
@@ -115,9 +124,6 @@ def batch_loss(
     for count in counts:
         references.append(flat[start : start + count])
         start += count
-    draws = draws_for(objective, samples, [x.shape for x in clean])
-    sigma = uniform_sigmas(draws.uniform, objective.shift)
-    noise = [x.to(z.device, non_blocking=True) for x, z in zip(draws.noise, clean, strict=True)]
     conditioning = condition(model, batch.prompts, batch.references, objective.padding, caches.embeds)
     losses = training_loss(
         model, conditioning, noisy_batch(clean, noise, sigma), references if any(counts) else None
