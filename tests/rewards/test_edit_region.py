@@ -72,3 +72,8 @@ def test_pictures_of_another_size_but_the_same_shape_are_brought_to_the_results(
     big = np.kron(SOURCE, np.ones((2, 2, 1), np.uint8))
     big_target = np.kron(TARGET, np.ones((2, 2, 1), np.uint8))
     assert score(SOURCE, source=big, target=big_target).value > 0.3
+
+
+def test_of_several_references_the_last_is_the_source():
+    one = RewardInput(SOURCE, "p", "g", (255 - SOURCE, SOURCE), target=TARGET)
+    assert EditRegion()([one])[0].value == 1

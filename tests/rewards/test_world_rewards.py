@@ -114,6 +114,17 @@ def test_an_edit_is_worth_what_it_did_times_what_it_left_alone():
     assert value(shifted) == pytest.approx(math.exp(-200 * (10 / 255) ** 2))
 
 
+def test_what_is_left_alone_is_of_the_last_picture_that_an_edit_is_shown():
+    edit = draw_edit(random.Random(1), "train", ("insert",))
+    references = tuple(draw(scene, SPRITES) for scene in edit.pictures)
+    assert len(references) == 2
+    target = draw(edit.target, SPRITES)
+    right = RewardInput(target, edit.instruction, "g", references)
+    assert edit_value(edit, truth_of(edit.target), right) == 1
+    turned = replace(right, references=references[::-1])
+    assert edit_value(edit, truth_of(edit.target), turned) < 0.5
+
+
 def test_the_detector_reward_names_what_it_cannot_judge(kit):
     reward = WorldDetector("d")
     edit = draw_edit(random.Random(0), "train", ("recolour",))

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from deepgen.errors import InputError
+from deepgen.world.draw import draw_batch
 from deepgen.world.reader import Reader, misspelt, word_of
 from deepgen.world.sampling import draw_sample
+from deepgen.world.scenes import Background, Scene, Word
+from deepgen.world.sprites import Sprites
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +74,18 @@ def test_wrong_letters_keep_their_kind_and_stay_inside_the_picture() -> None:
     assert changed > 45
     blank = draw_sample(rng, "train", ("single",)).scene
     assert misspelt(rng, blank) == blank and word_of(blank) == ""
+
+
+def test_it_learns_to_read_what_it_is_shown_and_where_there_is_nothing() -> None:
+    torch.manual_seed(0)
+    texts = ["AB", "", "BBA", "a"]
+    words = [(Word(text, 8, 4 + 8 * row, 24),) if text else () for row, text in enumerate(texts)]
+    scenes = [Scene(96, 64, "3d", Background(), (), some) for some in words]
+    pictures = draw_batch(scenes, Sprites.procedural())
+    reader = Reader(alphabet="abAB", widths=(8, 16, 24, 32), line_width=48)
+    optimizer = torch.optim.Adam(reader.parameters(), 5e-3)
+    for _ in range(130):
+        optimizer.zero_grad()
+        reader.loss(reader(pictures), *reader.targets(texts)).backward()
+        optimizer.step()
+    assert reader.eval().read(pictures) == texts

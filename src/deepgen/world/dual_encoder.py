@@ -89,7 +89,10 @@ class DualEncoder(ModelMixin, ConfigMixin):
         """
         count = len(pictures)
         # At most 100, as in CLIP: beyond that a step can be too large.
-        scores = self.log_scale.exp().clamp(max=100) * pictures @ texts.T
+        with torch.autocast(
+            pictures.device.type, enabled=False
+        ):  # bf16 would round scores up to 100 by a quarter
+            scores = self.log_scale.exp().clamp(max=100) * pictures @ texts.T
         own = torch.eye(count, len(texts), dtype=torch.bool, device=scores.device)
         scores = scores.masked_fill(agrees & ~own, -torch.inf)
         order = torch.arange(count, device=scores.device)
