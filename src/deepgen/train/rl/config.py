@@ -1,5 +1,6 @@
 """What a reinforcement run is told. The parts that decide one thing each stand where that thing is done."""
 
+import copy
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -90,6 +91,7 @@ class RLConfig(RunConfig):
         area: pixels of a picture; null: the checkpoint's. Edits keep their source's shape.
         height, width: of text→image pictures instead of a square of that area.
         sheet_every_rollouts: how often a sheet of a rollout's pictures with their rewards is kept; 0: never.
+        sprites: of `deepgen world fetch`, for every world set here that names none.
         measure_gradients_every: rollouts between two measurements of each term's gradient, each of which costs the
             training of that rollout once more where there is a KL; 0: never.
     """
@@ -118,6 +120,21 @@ class RLConfig(RunConfig):
     collapse: CollapseConfig = CollapseConfig()
     sheet_every_rollouts: int = Field(0, ge=0)
     measure_gradients_every: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_world(cls, values: object) -> object:
+        """`sprites` at the top stands for that of every world set, of prompts and of the supervised loss."""
+        if not isinstance(values, dict) or "sprites" not in values:
+            return values
+        found = copy.deepcopy(values)
+        sprites = found.pop("sprites")
+        sets = [*(found.get("prompts") or {}).get("sets", [])]
+        sets += ((found.get("sft") or {}).get("data") or {}).get("sets", [])
+        for one in sets:
+            if isinstance(one, dict) and one.get("format") == "world" and one.get("sprites") is None:
+                one["sprites"] = sprites
+        return found
 
     @model_validator(mode="after")
     def _fits(self) -> "RLConfig":
