@@ -94,14 +94,12 @@ def draw_sheet(
     pipeline = DeepGenPipeline(model.vlm, model.bridge, model.dit, model.vae, defaults, "training")
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
-    steps = config.num_inference_steps
+    how = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     for number, prompt in enumerate(config.prompts):
-        drawn = pipeline(
-            prompt, height=config.height, width=config.width, num_inference_steps=steps, seed=number
-        )
+        drawn = pipeline(prompt, height=config.height, width=config.width, seed=number, **how)
         pictures += drawn.images
     for number, (instruction, source) in enumerate(config.edits):
-        drawn = pipeline(instruction, image=source, num_inference_steps=steps, seed=number)
+        drawn = pipeline(instruction, image=source, seed=number, **how)
         pictures += drawn.images
     if path is not None and pictures:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,7 @@ class SampleSheetConfig(Config):
     edits: list[tuple[str, Path]] = Field([], description="instruction and source picture")
     every_steps: int = Field(1000, gt=0)
     num_inference_steps: int | None = Field(None, gt=0, description="null: the checkpoint's")
+    guidance_scale: float | None = Field(None, ge=1, description="null: the checkpoint's; 1 is none")
     height: int | None = None
     width: int | None = None
 

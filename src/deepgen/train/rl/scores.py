@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from deepgen.rewards import Score, WeightedReward
@@ -95,11 +97,10 @@ def _diversity(pictures: Sequence[Picture], owner: Sequence[int]) -> list[float]
     return [found[group] for group in owner]
 
 
-def _small(picture: Picture) -> np.ndarray:
-    """Means of SMALL × SMALL tiles, in [0, 1]."""
-    height, width = (side // SMALL * SMALL for side in picture.shape[:2])
-    tiles = picture[:height, :width].reshape(SMALL, height // SMALL, SMALL, width // SMALL, 3)
-    return tiles.mean((1, 3)) / 255
+def _small(picture: Picture) -> NDArray[np.float32]:
+    """The picture at SMALL × SMALL, in [0, 1]."""
+    small = Image.fromarray(picture).resize((SMALL, SMALL), Image.Resampling.BOX)
+    return np.asarray(small, np.float32) / 255
 
 
 def describe(
