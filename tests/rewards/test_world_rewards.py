@@ -16,6 +16,7 @@ from deepgen.rewards.trained import in_batches, load_trained
 from deepgen.rewards.world_clip import WorldClip
 from deepgen.rewards.world_detector import WorldDetector, edit_value, sample_value
 from deepgen.rewards.world_text import WorldText, text_value
+from deepgen.world.detector import Detector
 from deepgen.world.draw import draw
 from deepgen.world.dual_encoder import DualEncoder, caption_ids
 from deepgen.world.judging import truth_of
@@ -145,6 +146,15 @@ def test_the_detector_reward_names_what_it_cannot_judge(kit):
     )
     with pytest.raises(RewardError, match="no row of the world"):
         reward([RewardInput(source, "p", "g", metadata={"world": {"scene": 3}})])
+
+
+def test_what_a_detector_was_not_trained_for_has_no_value(tmp_path, kit):
+    Detector(["apple", "car"], ["red"], ["3d"]).save_pretrained(tmp_path)
+    reward = WorldDetector("d", tmp_path)
+    prompts = ("a car", "a dog", "a flat car", "an apple left of a dog")
+    found = reward([RewardInput(kit.flat(9, 64), prompt, "g") for prompt in prompts])
+    assert [score.valid for score in found] == [True, False, False, False]
+    assert [score.reason.split()[-1] for score in found[1:]] == ["dog", "flat", "dog"]
 
 
 def test_rows_come_back_as_the_samples_they_were():

@@ -44,7 +44,7 @@ class WorldDetector:
         self._detector: Detector = load_trained(Detector, folder, "nano_reward_detector", device)
 
     def __call__(self, batch: Sequence[RewardInput]) -> list[Score]:
-        asked = [asked_of(one) for one in batch]
+        asked = [self._known(asked_of(one)) for one in batch]
         scores = [Score(None, found if isinstance(found, str) else "") for found in asked]
         places = [place for place, found in enumerate(asked) if not isinstance(found, str)]
         for place, seen in zip(places, self.see([batch[place].picture for place in places]), strict=True):
@@ -54,6 +54,21 @@ class WorldDetector:
             elif isinstance(sample, Sample):
                 scores[place] = Score.of(sample_value(sample, seen))
         return scores
+
+    def _known(self, sample: Sample | EditSample | str) -> Sample | EditSample | str:
+        """The sample, or what of it the detector was never trained to see."""
+        if isinstance(sample, str):
+            return sample
+        scenes: tuple[Scene, ...]
+        if isinstance(sample, EditSample):
+            scenes, styled = (sample.source, sample.target), sample.category == "style"
+        else:
+            scenes, styled = (sample.scene,), "style" in sample.mentions
+        names = {item.concept for scene in scenes for item in scene.objects}
+        styles = {scene.style for scene in scenes if styled}
+        config = self._detector.config
+        unknown = [*sorted(names - set(config["concepts"])), *sorted(styles - set(config["styles"]))]
+        return f"the detector was not trained to see {', '.join(unknown)}" if unknown else sample
 
     @torch.inference_mode()
     def see(self, pictures: Sequence[Picture]) -> list[Seen]:
