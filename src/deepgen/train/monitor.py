@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -94,7 +95,10 @@ def draw_sheet(
     pipeline = DeepGenPipeline(model.vlm, model.bridge, model.dit, model.vae, defaults, "training")
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
-    how = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    how: dict[str, Any] = {
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+    }
     for number, prompt in enumerate(config.prompts):
         drawn = pipeline(prompt, height=config.height, width=config.width, seed=number, **how)
         pictures += drawn.images

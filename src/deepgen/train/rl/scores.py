@@ -100,7 +100,7 @@ def _diversity(pictures: Sequence[Picture], owner: Sequence[int]) -> list[float]
 def _small(picture: Picture) -> NDArray[np.float32]:
     """The picture at SMALL × SMALL, in [0, 1]."""
     small = Image.fromarray(picture).resize((SMALL, SMALL), Image.Resampling.BOX)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(small, np.float32) / np.float32(255)
 
 
 def describe(
