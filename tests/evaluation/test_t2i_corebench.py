@@ -1,6 +1,7 @@
 """T2I-CoReBench: answers of two kinds of judge, the two versions of its overall number, the files, whole runs."""
 
 import json
+import math
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -232,6 +233,15 @@ def test_goldens_of_our_own_are_recomputed_and_a_changed_one_is_found(tmp_path):
     golden.write_text(golden.read_text().replace('"reasoning_mean": 1.0', '"reasoning_mean": 0.9'))
     changed = [done.name for done in t2i_corebench.verify_sample(tmp_path) if done.diff > 1e-9]
     assert changed == ["golden_scores_gemini_path.json: _leaderboard_convention"]
+
+
+def test_a_golden_file_of_the_reasoning_half_needs_no_other_means(tmp_path):
+    write_golden(tmp_path)
+    golden = tmp_path / "golden_scores_gemini_path.json"
+    golden.write_text(json.dumps({"_leaderboard_convention": {"reasoning_mean": 1.0}}))
+    assert [done.diff for done in t2i_corebench.verify_sample(tmp_path)] == [0.0] * 2
+    golden.write_text(json.dumps({"_leaderboard_convention": {"physics_mean": 1.0}}))
+    assert t2i_corebench.verify_sample(tmp_path)[1].diff == math.inf
 
 
 def test_a_picture_of_no_known_prompt_is_an_error_as_officially(tmp_path):
