@@ -254,10 +254,9 @@ def verify_sample(folder: Path) -> list[Check]:
     for path, lower in (("gemini", True), ("qwen", False)):
         if (golden := folder / f"golden_scores_{path}_path.json").is_file():
             expected = read_json(golden)
-            got = _rescore(folder, lower)
-            parts = expected.get(PARTS, {})
-            got[PARTS] = {part: got[PARTS].get(part) for part in parts}
-            checks += [check(f"{golden.name}: {of}", expected[of], got.get(of)) for of in expected]
+            scores = _rescore(folder, lower)
+            scores[PARTS] = {part: scores[PARTS].get(part) for part in expected.get(PARTS, {})}
+            checks += [check(f"{golden.name}: {of}", expected[of], scores.get(of)) for of in expected]
     return checks
 
 
