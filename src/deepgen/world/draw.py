@@ -78,7 +78,7 @@ class Atlas:
     Grows as scenes ask for more; `limit` is its greatest size in texels, beyond which it starts again.
     """
 
-    def __init__(self, sprites: Sprites, device: torch.device, limit: int = 1 << 28) -> None:
+    def __init__(self, sprites: Sprites, device: torch.device, limit: int = 1 << 29) -> None:
         self.sprites = sprites
         self.texels = torch.zeros(1, 4, dtype=torch.uint8, device=device)
         self.limit = limit

@@ -48,14 +48,14 @@ class Sprites:
     Results of `get` are kept, the least recently used dropped beyond `cache_mb`, and are read-only.
     """
 
-    def __init__(self, encoded: Mapping[tuple[str, str], bytes] | None, cache_mb: int = 512):
+    def __init__(self, encoded: Mapping[tuple[str, str], bytes] | None, cache_mb: int = 1024):
         """encoded: WebP bytes by (concept, style), or None for procedural shapes."""
         self._encoded = encoded
         self._cache: OrderedDict[tuple[str, str, str | None, int], Picture] = OrderedDict()
         self._room = cache_mb * 2**20
 
     @classmethod
-    def load(cls, path: str | Path, cache_mb: int = 512) -> "Sprites":
+    def load(cls, path: str | Path, cache_mb: int = 1024) -> "Sprites":
         """Reads a file written by `pack`.
 
         Raises InputError if there is none, DataError if it is damaged or lacks a concept's drawing.
