@@ -1,0 +1,126 @@
+"""`deepgen data check, stats, convert` on small real files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from data_files import encoded, picture, set_of, write_json
+from typer.testing import CliRunner
+
+from deepgen.cli import build_app
+
+
+def command(*arguments: str):
+    return CliRunner().invoke(build_app(list(arguments)), list(arguments))
+
+
+def written(folder: Path, *sets: dict, **settings: object) -> str:
+    tasks = sorted({one["task"] for one in sets})
+    config = {"sets": list(sets), "ratio": dict.fromkeys(tasks, 1), "area": 4096, **settings}
+    (folder / "data.yaml").write_text(yaml.safe_dump(config))
+    return str(folder / "data.yaml")
+
+
+def test_check_tells_of_every_kind_of_fault_and_fails_above_the_budget(t2i_list, edit_list, tmp_path):
+    folder, rows = t2i_list.parent, json.loads(t2i_list.read_text())
+    shutil.copy(folder / "red.png", folder / "blue.png")  # the same picture twice
+    (folder / "green.png").write_bytes((folder / "green.png").read_bytes()[:50])
+    (folder / "yellow.png").unlink()
+    write_json(t2i_list, [*rows, {"image_path": "red.png"}])
+    config = written(tmp_path, set_of(t2i_list), set_of(edit_list, "published_edit", "edit", "two"))
+    result = command("data", "check", config, "--no-contamination", "-o", str(tmp_path / "found.json"))
+    assert result.exit_code == 1, result.output
+    assert "3 broken (42.86%): 1 malformed, 1 missing, 1 damaged" in result.output
+    assert "yellow.png: no such file" in result.output and "no field 'txt'" in result.output
+    assert "duplicates: 1 pictures, 0 with the same prompt" in result.output
+    one, two = json.loads((tmp_path / "found.json").read_text())
+    assert (one["samples"], len(one["faults"]), two["references"]) == (7, 3, {"1": 2, "2": 1})
+    assert command("data", "check", config, "broken_budget=0.5", "--no-contamination").exit_code == 0
+
+
+def test_check_finds_benchmark_prompts_among_the_captions(tmp_path):
+    from deepgen.evaluation import registry
+    from deepgen.evaluation.data import prepare
+
+    world = registry.all_benchmarks()["world"]
+    prompt = prepare(world, tmp_path / "bench", allow_partial=True).items[0].prompt
+    rows = [
+        {"image_path": picture(tmp_path, f"{i}.png", "red"), "txt": text}
+        for i, text in enumerate(("a quiet lake", prompt))
+    ]
+    config = written(tmp_path, set_of(write_json(tmp_path / "l.json", rows)))
+    result = command("data", "check", config, "--data", str(tmp_path / "bench"))
+    assert result.exit_code == 1 and "CONTAMINATED by world: 1 exact" in result.output, result.output
+
+
+def test_stats_count_what_a_run_will_see(two_tasks, tmp_path):
+    config = written(tmp_path, *two_tasks, ratio={"edit": 1, "t2i": 3}, buckets=True)
+    result = command("data", "stats", config, "--samples", "80")
+    assert result.exit_code == 0, result.output
+    assert "tasks: t2i 75.0%, edit 25.0%" in result.output
+    assert "one: t2i, 6 samples, 75.00% of what is drawn" in result.output
+
+
+def test_short_names_of_packaged_configurations_work_here_too():
+    result = command("data", "stats", "smoke", "--samples", "8")
+    assert result.exit_code == 0 and "world_edit: edit" in result.output
+
+
+def test_convert_maps_any_columns_to_a_list_that_opens(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "pics", name, "red")
+    table = "what,out,src,mask\nmake it blue,a.png,b.png,c.png\n"
+    (tmp_path / "table.csv").write_text(table)
+    maps = ["prompt=what", "target=out", "references=src", "references=mask"]
+    options = [x for entry in maps for x in ("--map", entry)]
+    output = tmp_path / "lists" / "list.jsonl"
+    result = command(
+        "data",
+        "convert",
+        str(tmp_path / "table.csv"),
+        "-o",
+        str(output),
+        *options,
+        "--root",
+        f"{tmp_path}/pics",
+    )
+    assert result.exit_code == 0 and "1 samples" in result.output, result.output
+    config = written(tmp_path, set_of(output, "deepgen", "edit"))
+    checked = command("data", "check", config, "--no-contamination")
+    assert checked.exit_code == 0 and "references: 2 100.0%" in checked.output, checked.output
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (["prompt=what"], "--map target=COLUMN must be given once"),
+        (["prompt=what", "target=out", "caption=x"], "must be FIELD=COLUMN"),
+        (["prompt=words", "target=out"], "no field 'words'; there is what, out"),
+    ],
+)
+def test_convert_says_what_is_wrong_with_a_mapping(tmp_path, maps, message):
+    (tmp_path / "table.csv").write_text("what,out\na,b.png\n")
+    options = [x for entry in maps for x in ("--map", entry)]
+    result = command(
+        "data", "convert", str(tmp_path / "table.csv"), "-o", str(tmp_path / "l.jsonl"), *options
+    )
+    assert result.exit_code != 0 and message in str(result.exception)
+    assert not (tmp_path / "l.jsonl").exists()
+
+
+def test_convert_takes_pictures_out_of_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"text": "red", "image": {"bytes": encoded("red"), "path": None}}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    maps = ["--map", "prompt=text", "--map", "target=image"]
+    assert (
+        command(
+            "data", "convert", str(tmp_path / "t.parquet"), "-o", str(tmp_path / "l.jsonl"), *maps
+        ).exit_code
+        == 0
+    )
+    assert json.loads((tmp_path / "l.jsonl").read_text())["target"] == "l/00000000.png"
+    assert (tmp_path / "l" / "00000000.png").read_bytes() == encoded("red")

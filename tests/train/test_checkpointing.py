@@ -1,0 +1,93 @@
+"""Checkpoints of a run: whole or absent, the last and the best kept, a failure said."""
+
+import pytest
+import torch
+
+from deepgen.errors import CheckpointError
+from deepgen.train import checkpointing
+from deepgen.train.checkpointing import CheckpointConfig, Checkpointer, TensorState
+from deepgen.train.parallel import Ranks
+
+
+class Number:
+    """A part of a run that is no tensor."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def state_dict(self) -> dict[str, int]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.value = state["value"]
+
+
+def parts(value: float = 0.0):
+    return {"weights": TensorState({"a": torch.full((3, 2), value)}), "counters": Number(int(value))}
+
+
+def keeper(folder, **settings):
+    return Checkpointer(folder, CheckpointConfig(**settings), Ranks())
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_what_was_saved_comes_back_as_it_was_at_the_time_of_saving(tmp_path, asynchronous):
+    saved, saver = parts(7), keeper(tmp_path, asynchronous=asynchronous)
+    saver.save(7, saved)
+    saved["weights"].tensors["a"].zero_()
+    saver.wait()
+    loaded = parts()
+    assert keeper(tmp_path).load(loaded) == 7 and loaded["counters"].value == 7
+    assert torch.equal(loaded["weights"].tensors["a"], torch.full((3, 2), 7.0))
+
+
+def test_the_last_ones_and_the_best_one_are_kept(tmp_path):
+    saver = keeper(tmp_path, keep_last=2, keep_best=True)
+    for step, score in ((1, 0.5), (2, 0.1), (3, None), (4, 0.3), (5, 0.4)):
+        saver.save(step, parts(step), score)
+    saver.wait()
+    assert saver.steps() == [2, 4, 5] and saver.best() == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step_0000000{n}" for n in (2, 4, 5)]
+
+
+def test_a_save_that_ended_half_way_is_no_checkpoint(tmp_path, monkeypatch):
+    saver = keeper(tmp_path)
+    saver.save(1, parts(1))
+    saver.wait()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, "_write_synced", full)
+    saver.save(2, parts(2))
+    with pytest.raises(CheckpointError, match=r"state cannot be saved.*No space left"):
+        saver.wait()
+    assert (tmp_path / "step_00000002.partial").is_dir() and saver.latest() == 1
+    monkeypatch.undo()
+    saver.save(2, parts(2))
+    saver.wait()
+    assert keeper(tmp_path).latest() == 2 and not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_without_its_marker_and_a_damaged_marker_do_not_load(tmp_path):
+    saver = keeper(tmp_path)
+    saver.save(1, parts(1))
+    saver.wait()
+    marker = tmp_path / "step_00000001" / "complete.json"
+    marker.write_text("{")
+    with pytest.raises(CheckpointError, match="remove that folder to go on before it"):
+        saver.load(parts())
+    marker.unlink()
+    assert saver.latest() is None
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
+        saver.load(parts())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    saver = keeper(tmp_path)
+    saver.save(1, parts(1))
+    saver.wait()
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        saver.load({"weights": TensorState({"b": torch.zeros(3, 2)}), "counters": Number(0)})
+    with pytest.raises(CheckpointError, match="holds parts that this run lacks"):
+        saver.load({"weights": TensorState({"a": torch.zeros(3, 2)})})

@@ -1,0 +1,156 @@
+"""A run as its user sees it: what it says, measures, refuses and leaves behind."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from deepgen import DeepGenPipeline
+from deepgen.cli import build_app
+from deepgen.errors import ConfigError
+from deepgen.train import engine
+from deepgen.train.engine import SupervisedRun, train_supervised
+from deepgen.train.metrics import MetricsConfig, MetricsWriter, read_metrics
+from deepgen.train.parallel import Ranks
+from deepgen.train.run import RunError
+
+
+def command(*arguments: str):
+    return CliRunner().invoke(build_app(list(arguments)), list(arguments))
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """The folder of a run that trained adapters alone, with validation and a sheet."""
+    from deepgen.config import load_config
+    from deepgen.train.run_config import SupervisedConfig
+
+    folder = tmp_path_factory.mktemp("adapted")
+    only_lora = ["trainable.dit=lora", "trainable.bridge=frozen", "trainable.think_tokens=frozen"]
+    options = ["validation.samples=2", "validation.every_steps=2", "samples.every_steps=2", "steps=2"]
+    config = load_config(
+        SupervisedConfig,
+        "train/smoke",
+        [
+            f"output_dir={folder}",
+            *only_lora,
+            *options,
+            "log_every_steps=1",
+            "data.area=8192",
+            "optimizer.warmup=0",
+        ],
+    )
+    assert train_supervised(config)
+    return folder
+
+
+def test_a_run_measures_by_task_and_noise_level_and_draws_its_prompts(adapted):
+    records = read_metrics(adapted / "metrics.jsonl")
+    assert {
+        "loss",
+        "loss/t2i",
+        "loss/edit",
+        "gradient_norm",
+        "learning_rate",
+        "images_per_second",
+    } <= records[0].keys()
+    assert 0 <= records[0]["data_wait"] <= 1 and any(key.startswith("loss/sigma_") for key in records[0])
+    assert sum("validation" in record for record in records) == 1
+    with Image.open(adapted / "samples" / "step_00000002.png") as sheet:
+        assert sheet.width >= 128 and len(sheet.convert("RGB").getcolors(10**6)) > 2
+
+
+def test_the_result_opens_merged_and_as_adapters_over_its_start(adapted, tmp_path):
+    from deepgen.checkpoints.save import save_model
+    from deepgen.train.tiny import tiny_defaults, tiny_model
+
+    save_model(tiny_model(0), tiny_defaults(), tmp_path / "start")
+    merged = DeepGenPipeline.from_pretrained(str(adapted / "final"))
+    over = DeepGenPipeline.from_pretrained(str(tmp_path / "start"), lora=str(adapted / "final" / "lora"))
+    bare = DeepGenPipeline.from_pretrained(str(tmp_path / "start"))
+    drawn = [
+        torch.tensor(
+            list(pipe("a red ball", height=64, width=64, seed=1).images[0].tobytes()), dtype=torch.int
+        )
+        for pipe in (merged, over, bare)
+    ]
+    assert (drawn[0] - drawn[1]).abs().max() <= 1 and not torch.equal(drawn[0], drawn[2])
+    said = json.loads((adapted / "final" / "generation_config.json").read_text())
+    assert said["area"] == 8192
+
+
+def test_plot_draws_the_curves_of_a_run(adapted, tmp_path):
+    result = command("plot", str(adapted), "-o", str(tmp_path / "c.png"))
+    assert result.exit_code == 0 and "loss/edit" in result.output and "gradient_norm" in result.output
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width == 960
+    assert "has no records yet" in str(command("plot", str(tmp_path)).exception)
+
+
+def test_an_update_that_is_not_finite_changes_nothing_and_many_end_the_run(smoke, monkeypatch):
+    run = SupervisedRun(smoke("max_skipped_updates=2", "ema_decay=0.9"), Ranks())
+    make = engine.batch_loss
+
+    def broken(*arguments):
+        result = make(*arguments)
+        return type(result)(result.losses * float("inf"), result.sigmas, result.tasks)
+
+    batches = iter(run.loader)
+    run._accumulate(batches)
+    run.apply_update()
+    state = {
+        n: t.clone() for part in ("weights", "optimizer") for n, t in run.state[part].state_dict().items()
+    }
+    average = run.ema.averages["bridge.meta_queries"].clone()
+    monkeypatch.setattr(engine, "batch_loss", broken)
+    run._accumulate(batches)
+    run.apply_update()
+    after = {n: t for part in ("weights", "optimizer") for n, t in run.state[part].state_dict().items()}
+    assert all(torch.equal(value, after[name]) for name, value in state.items())
+    assert torch.equal(average, run.ema.averages["bridge.meta_queries"]) and run.counters.skipped == 1
+    run._accumulate(batches)
+    with pytest.raises(RunError, match="2 updates in a row were not finite"):
+        run.apply_update()
+
+
+def test_batches_that_do_not_divide_are_refused_with_numbers(smoke):
+    with pytest.raises(ConfigError, match="global_batch_size is 6, no multiple of batch_size 4 times 1"):
+        train_supervised(smoke("batch_size=4", "global_batch_size=6"))
+
+
+def test_a_run_that_trains_nothing_is_refused(smoke):
+    parts = [f"trainable.{part}=frozen" for part in ("dit", "bridge", "think_tokens", "vlm", "vision")]
+    with pytest.raises(ConfigError, match="freezes everything"):
+        train_supervised(smoke(*parts))
+
+
+def test_a_resumed_writer_forgets_what_will_be_measured_again(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.write(step, loss=float(step), other=float("nan"))
+    writer.path.write_text(writer.path.read_text() + '{"step": 4, "lo')
+    MetricsWriter(tmp_path, resume_step=2)
+    assert [(r["step"], r["loss"], r["other"]) for r in read_metrics(writer.path)] == [
+        (1, 1.0, None),
+        (2, 2.0, None),
+    ]
+
+
+def test_tensorboard_shows_the_records(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = MetricsWriter(tmp_path, MetricsConfig(tensorboard=True))
+    writer.write(3, loss=0.5)
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+
+
+def test_what_is_not_installed_is_named_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        MetricsWriter(tmp_path, MetricsConfig(wandb_project="x"))
