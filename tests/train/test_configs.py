@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from deepgen.cli.train import train
+from deepgen.cli.train import NANO_STAGES, _engine_stage, _nano_stages, train
 from deepgen.config import find_config, load_config, packaged_configs, parse_yaml
 from deepgen.data.batch import TrainBatch
 from deepgen.train.build import build_empty
@@ -21,8 +21,14 @@ def raw(name: str) -> dict[str, Any]:
     return parse_yaml(find_config(name).read_text(), name)
 
 
-SUPERVISED = [n for n in packaged_configs() if n.startswith("train/") and raw(n)["stage"] == "train"]
-NANO = [n for n in packaged_configs() if raw(n)["stage"] not in ("train", "rl")]
+RUNS = [name for name in packaged_configs() if "stage" in raw(name)]
+SUPERVISED = [name for name in RUNS if raw(name)["stage"] == "train"]
+REINFORCED = [name for name in RUNS if raw(name)["stage"] == "rl"]
+NANO = [name for name in RUNS if raw(name)["stage"] in NANO_STAGES]
+
+
+def test_every_packaged_configuration_is_a_run_that_a_test_here_loads():
+    assert sorted([*SUPERVISED, *REINFORCED, *NANO]) == packaged_configs()
 
 
 def test_both_stages_of_the_published_model_and_their_one_gpu_variants_are_packaged():
@@ -40,11 +46,16 @@ def test_every_configuration_dry_runs_without_a_weight_or_a_picture(name, capsys
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NANO)
-def test_every_configuration_of_nano_loads(name):
-    from deepgen.cli.train import _nano_stages
+@pytest.mark.parametrize("name", REINFORCED)
+def test_every_configuration_of_reinforcement_dry_runs(name, capsys):
+    train(name, [], dry_run=True)
+    assert "estimated, GiB" in capsys.readouterr().out
 
-    model, _ = _nano_stages()[raw(name)["stage"]]
+
+@pytest.mark.parametrize("name", [*NANO, *REINFORCED])
+def test_every_other_configuration_loads(name):
+    stage = raw(name)["stage"]
+    model = _engine_stage(stage)[0] if name in REINFORCED else _nano_stages()[stage][0]
     assert load_config(model, name)
 
 
