@@ -198,6 +198,8 @@ def test_psnr_looks_only_outside_the_region_and_has_its_textbook_value() -> None
 class FixedDetector:
     """Answers with given detections, batch after batch."""
 
+    device = "cpu"
+
     def __init__(self, answers: list[list[Detection]]) -> None:
         self.answers = answers
 

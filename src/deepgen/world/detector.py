@@ -292,32 +292,45 @@ def colour_of(item: Object) -> str | None:
 
 
 def background_of(picture: Tensor, boxes: Sequence[Box] = ()) -> Background:
-    """The background of the world that is most like the picture outside `boxes` (of its objects).
+    """The background of one picture [3, H, W]; see `backgrounds_of`."""
+    return backgrounds_of(picture[None], [boxes])[0]
 
-    `picture` uint8 [3, H, W], or floats in [0, 1]. Nothing is learned: every background that exists is laid
-    beside the picture, in blocks of 16 pixels, and the nearest in sRGB wins; a block's distance counts up to
-    a limit, so that letters and strays do not decide.
+
+def backgrounds_of(pictures: Tensor, boxes: Sequence[Sequence[Box]]) -> list[Background]:
+    """The backgrounds of the world that are most like the pictures outside `boxes` (of each one's objects).
+
+    `pictures` uint8 [B, 3, H, W], or floats in [0, 1], on any device. Nothing is learned: every background that
+    exists is laid beside the picture, in blocks of 16 pixels, and the nearest in sRGB wins; a block's distance counts
+    up to a limit, so that letters and strays do not decide.
     """
-    pixels = picture.cpu().float() / (255 if picture.dtype == torch.uint8 else 1)
-    blocks = F.avg_pool2d(pixels[None], STRIDE)[0]
-    h, w = blocks.shape[1:]
+    pixels = pictures.float() / (255 if pictures.dtype == torch.uint8 else 1)
+    blocks = F.avg_pool2d(pixels, STRIDE)
+    h, w = blocks.shape[2:]
+    free = torch.stack([_free_blocks(some, h, w) for some in boxes]).to(blocks.device)
+    names, templates = _backgrounds(h, w, blocks.device)
+    found = []
+    for some, outside in zip(blocks.split(8), free.split(8), strict=True):  # 8: 25 MB of differences
+        distance = (templates - some[:, None]).square().sum(2).sqrt().clamp(max=_FAR)
+        mean = (distance * outside[:, None]).sum((2, 3)) / outside.sum((1, 2))[:, None]
+        found += mean.argmin(1).tolist()
+    return [names[number] for number in found]
+
+
+def _free_blocks(boxes: Sequence[Box], h: int, w: int) -> Tensor:
+    """Which blocks no box touches, bool [h, w]; all of them where those are too few to tell."""
     free = torch.ones(h, w, dtype=torch.bool)
     for left, top, right, bottom in boxes:
         rows = slice(max(int(top // STRIDE), 0), max(int(-(-bottom // STRIDE)), 0))
         free[rows, max(int(left // STRIDE), 0) : max(int(-(-right // STRIDE)), 0)] = False
-    if free.sum() < 8:
-        free[:] = True
-    names, templates = _backgrounds(h, w)
-    distance = (templates[:, :, free] - blocks[None, :, free]).square().sum(1).sqrt()
-    return names[int(distance.clamp(max=_FAR).mean(1).argmin())]
+    return free if free.sum() >= 8 else torch.ones_like(free)
 
 
 _FAR = 0.35  # of 1.73, the distance of black and white
 
 
 @lru_cache(maxsize=8)
-def _backgrounds(h: int, w: int) -> tuple[list[Background], Tensor]:
-    """Every background that scenes have, and the means [K, 3, h, w] of its blocks."""
+def _backgrounds(h: int, w: int, device: torch.device) -> tuple[list[Background], Tensor]:
+    """Every background that scenes have, and the means [K, 3, h, w] of its blocks, on the device."""
     per_cell = CHECKER_CELL // STRIDE
     y, x = torch.arange(h)[:, None], torch.arange(w)[None, :]
     share = {
@@ -336,7 +349,7 @@ def _backgrounds(h: int, w: int) -> tuple[list[Background], Tensor]:
         torch.tensor([[PALETTE[b.colours[0]], PALETTE[b.colours[-1]]] for b in names])[..., None, None] / 255
     )
     mix = torch.stack([share[b.direction if b.kind == "gradient" else b.kind] for b in names])[:, None]
-    return names, ends[:, 0] * (1 - mix) + ends[:, 1] * mix
+    return names, (ends[:, 0] * (1 - mix) + ends[:, 1] * mix).to(device)
 
 
 def _index(names: dict[str, int], name: str, what: str) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepgen.world.detector import Box, Detection, Detector, background_of, box_iou, colour_of
+from deepgen.world.detector import Box, Detection, Detector, backgrounds_of, box_iou, colour_of
 from deepgen.world.edits import EditSample, region_mask
 from deepgen.world.sampling import Sample
 from deepgen.world.scenes import PALETTE, RELATIONS, Background, Object, Scene, position_of, size_word
@@ -56,8 +56,11 @@ def see(detector: Detector, pictures: Sequence[NDArray[np.uint8]], at_once: int 
     for same in places.values():
         for part in (same[i : i + at_once] for i in range(0, len(same), at_once)):
             batch = torch.from_numpy(np.stack([pictures[place] for place in part])).movedim(-1, 1)
-            for place, picture, found in zip(part, batch, detector.detect(batch, LEAST), strict=True):
-                seen[place] = Seen(tuple(found), background_of(picture, [d.box for d in found]))
+            batch = batch.to(detector.device)
+            found = detector.detect(batch, LEAST)
+            backgrounds = backgrounds_of(batch, [[d.box for d in some] for some in found])
+            for place, some, background in zip(part, found, backgrounds, strict=True):
+                seen[place] = Seen(tuple(some), background)
     return [seen[place] for place in range(len(pictures))]
 
 
