@@ -70,7 +70,7 @@ def killed_run(spawn, smoke, kills, steps, seed):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         unfinished += any(checkpoints.glob("*.partial"))
-    process = spawn("train/smoke", arguments)
+    process = spawn("train/smoke", [*arguments, "save_every_steps=1000"])
     process.join(600)
     assert process.exitcode == 0
     return config.output_dir, kills, unfinished
@@ -92,4 +92,4 @@ def test_a_killed_run_ends_in_the_same_weights(spawn, smoke, same_weights):
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_in_the_same_weights(spawn, smoke, same_weights):
-    check_kills(spawn, smoke, same_weights, kills=20, steps=300)
+    check_kills(spawn, smoke, same_weights, kills=20, steps=250)
