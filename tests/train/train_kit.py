@@ -22,7 +22,9 @@ Job = tuple[Callable[[list[str]], Any], list[str]]
 """Something to do with overrides of the smoke configuration."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["deepgen.cli.train", "deepgen.train.engine", "train_kit"])
+CONTEXT.set_forkserver_preload(
+    ["deepgen.cli.train", "deepgen.train.engine", "deepgen.train.rl.stage", "train_kit"]
+)
 
 
 def on_ranks(
@@ -87,6 +89,17 @@ def first_gradients(overrides: list[str]) -> dict[str, Any]:
 def train(overrides: list[str]) -> bool:
     """A whole run of the smoke configuration."""
     return engine.train_supervised(load_config(SupervisedConfig, "train/smoke", overrides))
+
+
+def reinforce(overrides: list[str]) -> dict[str, Any]:
+    """A whole run of the smoke configuration of reinforcement; the weights it ends with."""
+    from deepgen.train.rl.config import RLConfig
+    from deepgen.train.rl.stage import RLRun
+
+    config = load_config(RLConfig, "train/rl_smoke", overrides)
+    run = RLRun(config, prepare_device(config))
+    assert run.train()
+    return {name: whole(parameter.detach()).clone() for name, parameter in run.trained.items()}
 
 
 def build_only(overrides: list[str]) -> bool:
