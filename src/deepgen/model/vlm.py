@@ -6,6 +6,8 @@ kept. The left pads of the published model are emulated afterwards by `with_pads
 """
 
 from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,11 @@ def fused_layer_indices(depth: int, count: int) -> list[int]:
     return chosen
 
 
+def feed_forward(layer: Any, hidden: Tensor) -> Tensor:
+    """The half of a decoder layer that looks at one token alone."""
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
 class FusedVLM(nn.Module):
     """Reads prompts and pictures; gives the decoder states that the bridge joins.
 
@@ -50,6 +57,9 @@ class FusedVLM(nn.Module):
             model.set_attn_implementation("sdpa")
         self.model = model
         self.tokenizer = tokenizer
+        for layer in text.layers:
+            # A method, so that sharding can gather the layer's weights around it as around `forward`.
+            layer.feed_forward = MethodType(feed_forward, layer)
         self.fused_layers = fused_layers
         self.vision_block: Callable[..., Tensor] = vision_block
         depth = len(text.layers)
@@ -197,7 +207,7 @@ class FusedVLM(nn.Module):
         hidden = text.embed_tokens(pad)
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(text.layers[: max(self.indices)], start=1):
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            hidden = layer.feed_forward(hidden)
             if index in self.indices:
                 kept[index] = hidden
         return self._join(kept)[0]

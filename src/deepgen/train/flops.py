@@ -5,12 +5,12 @@ checkpointing computes again is not counted, nor is filler. A layer costs 1 forw
 its input where one is wanted behind it, and again for its weights where they are trained.
 """
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,8 +87,10 @@ class FlopCounter:
 
     def _encoding(self, size: tuple[int, int]) -> float:
         if size not in self.vae_cost:
-            vae = copy.deepcopy(self.model.vae).to("meta")
-            pixels = torch.zeros(1, 3, *size, device="meta", dtype=vae.dtype)
+            # A new one, because ours may be compiled, and bound to its device so.
+            with torch.device("meta"):
+                vae = AutoencoderKL.from_config(self.model.vae.config)
+            pixels = torch.zeros(1, 3, *size, device="meta")
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 vae.encode(pixels)
             self.vae_cost[size] = float(counter.get_total_flops())

@@ -198,9 +198,8 @@ def _shard(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> None:
     blocks = blocks_of(model)
     if wanted(model.vlm.model.language_model.layers[0]):
         for layer in model.vlm.model.language_model.layers:
-            # A group of their own, because the state of a pad runs through these two alone.
-            shard([layer.post_attention_layernorm, layer.mlp])
             shard(layer)
+            register_fsdp_forward_method(layer, "feed_forward")
         # The vision tower stays whole: processes without an edit never call it, and one that gathers alone would wait
         # for ever. Its gradients, where it is trained, are averaged by the update.
         shard(model.vlm, ignored_params=set(model.vlm.model.visual.parameters()))
