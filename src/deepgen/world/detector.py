@@ -112,6 +112,12 @@ class Detector(ModelMixin, ConfigMixin):
                     f"the trained detector has {key} {list(values[key].shape)}, not {list(kept.shape)}"
                 )
             value[rows if key in _HEAD else ...] = values[key]
+            if (
+                key in _HEAD
+            ):  # what is new starts as the mean of its kind: less likely than what is recognised
+                for row in set(range(len(own))) - set(rows):
+                    alike = [place for place, (kind, _) in enumerate(trained) if kind == own[row][0]]
+                    value[row] = values[key][alike].mean(0)
 
     def check_knows(self, scenes: Sequence[Scene]) -> None:
         """Raises InputError where the scenes show concepts or styles that this detector was not trained for."""
