@@ -5,15 +5,39 @@ from deepgen.errors import ConfigError
 from deepgen.train.rl.config import RLConfig
 from deepgen.train.rl.cost import forwards_per_picture
 from deepgen.train.rl.stage import dry_run_rl
+from deepgen.train.rl.window import choose_window
 
 CONFIGS = ["train/rl_smoke", *(name for name in packaged_configs() if name.startswith("rl/"))]
 
 
-@pytest.mark.parametrize("name", [n for n in CONFIGS if "mr_grpo" not in n])
-def test_every_configuration_of_nano_dry_runs(name, capsys, tmp_path):
-    dry_run_rl(load_config(RLConfig, name, ["device=cpu", f"output_dir={tmp_path}"]))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_dry_runs_without_a_weight_or_a_prompt(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dry_run_rl(load_config(RLConfig, name, ["device=cpu"]))
     assert "transformer passes a picture" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_published_recipe_holds_the_published_values():
+    config = load_config(RLConfig, "rl/mr_grpo")
+    pictures = config.group_size * config.groups_per_rollout
+    assert (config.group_size, pictures, config.steps, config.updates_per_rollout) == (8, 256, 1500, 1)
+    assert (config.sampler.kind, config.sampler.eta, config.sampler.num_inference_steps) == ("cps", 1.0, 50)
+    window = choose_window(config.window, 50, config.seed, 0)
+    assert window.noised == range(49) and len(window.trained) == round(0.6 * 50)
+    assert (config.loss.clip, config.loss.kl_weight, config.sft.weight) == ((1e-4, 1e-4), 5e-7, 1e-4)
+    assert config.optimizer.learning_rate == 2e-6 and not config.prompts.allow_contaminated
+    assert [one.name for one in config.rewards] == ["unifiedreward_think", "clip_sim", "ocr"]
+
+
+def test_the_published_recipe_costs_what_was_counted_less_the_doubled_logging():
+    """294 forward passes a picture (rl.md, section 18), of which the logging of gradients costs 30 x 3."""
+    config = load_config(RLConfig, "rl/mr_grpo")
+    assert forwards_per_picture(config) == 294 - 30 * 3
+
+
+def test_our_recipe_costs_at_most_thirty():
+    assert forwards_per_picture(load_config(RLConfig, "rl/mr_grpo_fast")) <= 30
 
 
 def test_sprites_at_the_top_reach_every_world_set():

@@ -351,15 +351,14 @@ def train_rl(config: RLConfig) -> bool:
 
 
 def dry_run_rl(config: RLConfig) -> None:
-    """The report of `train_rl` without reading a weight or starting anything; prompts are opened.
+    """The report of `train_rl` without reading a weight or a prompt, or starting anything.
 
     Raises:
-        DeepGenError: the configuration, the prompts or the model cannot be used.
+        DeepGenError: the configuration or the model cannot be used.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     ranks = Ranks(int(os.environ.get("RANK", 0)), world, 0, torch.device(config.device))
     plan_rollout(config.groups_per_rollout, config.group_size, config.rollout_batch_size, world)
-    Prompts(config.prompts)
     built = build_empty(config)
     if ranks.first:
         _report(config, built.model, built.parts, built.defaults.area, ranks)
