@@ -37,7 +37,9 @@ class CheckpointConfig(Config):
 
     save_every_steps: int = Field(1000, gt=0)
     keep_last: int = Field(3, ge=1)
-    keep_best: bool = Field(False, description="also the one with the lowest validation loss")
+    keep_best: bool = Field(
+        False, description="also the one with the lowest validation loss, or the highest reward"
+    )
     asynchronous: bool = Field(True, description="write while training goes on")
 
 

@@ -147,9 +147,10 @@ class Run(ABC, Generic[ConfigT]):
         finally:
             self.close()
             metrics.close()
+        self.checkpointer.wait()
         if self.checkpointer.latest() != counters.step:
             self.checkpointer.save(counters.step, self.state)
-        self.checkpointer.wait()
+            self.checkpointer.wait()
         if counters.step < config.steps:
             self.say(f"stopped and saved at update {counters.step}; the same command goes on")
             return False

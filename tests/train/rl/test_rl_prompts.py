@@ -55,6 +55,13 @@ def test_a_published_mixture_weighs_the_rewards_of_the_run(tmp_path):
         weigh(rewards[:1], found)
 
 
+def test_families_without_a_reward_and_weights_of_unknown_families_are_refused():
+    found = prompts(sets=[{"name": name, "format": "world"} for name in ("one", "two")])
+    for families, wrong in (({"one": 1.0}, "two"), ({"one": 1.0, "two": 1.0, "three": 1.0}, "three")):
+        with pytest.raises(ConfigError, match=wrong):
+            weigh([WeightedReward(JpegSize(), families=families)], found)
+
+
 def test_prompts_of_a_benchmark_are_left_out_unless_allowed(tmp_path, caplog):
     path = published(tmp_path, ("corebench", "general"))
     assert prompts(published=path).families == ["general"]

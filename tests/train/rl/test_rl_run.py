@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deepgen.errors import ConfigError
+from deepgen.errors import ConfigError, InputError
 from deepgen.rewards import Score
 from deepgen.rewards.simple import MeanBrightness
 from deepgen.train.parallel import Ranks
@@ -122,6 +122,22 @@ def test_pictures_without_a_reward_are_left_out_and_counted(rl_smoke, records, m
         == record["reward_service/mean_brightness/valid_share"]
         == 0.875
     )
+
+
+def test_the_checkpoint_of_the_highest_reward_can_be_kept(rl_smoke):
+    config = rl_smoke(*SMALL, "steps=3", "checkpoint={save_every_steps: 1, keep_last: 1, keep_best: true}")
+    run = RLRun(config, Ranks())
+    run.train()
+    notes = {step: run.checkpointer._note(step)["score"] for step in run.checkpointer.steps()}
+    assert 3 in notes and run.checkpointer.best() == min(notes, key=notes.get)
+    assert all(-1 < score < 0 for score in notes.values())
+
+
+def test_a_prompt_that_is_too_long_is_named(rl_smoke, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("word " * 2000)
+    with pytest.raises(InputError, match=r"prompts\.txt #1 has \d+ tokens"):
+        train_rl(rl_smoke(*SMALL, f"prompts.sets=[{{name: mine, format: prompts, path: {path}}}]"))
 
 
 def test_a_picture_does_not_depend_on_what_it_is_drawn_with(rl_smoke):

@@ -332,9 +332,11 @@ def weigh(rewards: Sequence[WeightedReward], prompts: Prompts) -> list[WeightedR
     """The rewards with the weights that the prompts' mixture sets, where it does.
 
     Raises:
-        ConfigError: the mixture names a reward that the run lacks, or a reward names a family that no set has.
+        ConfigError: the mixture names a reward that the run lacks, a reward names a family that no set has, or a family
+            has no reward.
     """
     known = {one.name for one in rewards}
+    weighed = list(rewards)
     if prompts.weights is not None:
         missing = sorted(set(prompts.weights) - known)
         if missing:
@@ -342,11 +344,14 @@ def weigh(rewards: Sequence[WeightedReward], prompts: Prompts) -> list[WeightedR
                 f"prompts.published weighs reward {missing[0]!r}, but rewards has none of that name; it has "
                 f"{', '.join(sorted(known))}"
             )
-        return [WeightedReward(r.reward, r.weight, prompts.weights.get(r.name, {})) for r in rewards]
-    for one in rewards:
+        weighed = [WeightedReward(r.reward, r.weight, prompts.weights.get(r.name, {})) for r in rewards]
+    for one in weighed:
         unknown = sorted(set(one.families or {}) - set(prompts.families))
         if unknown:
             raise ConfigError(
                 f"rewards: {one.name} weighs family {unknown[0]!r}; the prompt sets are {', '.join(prompts.families)}"
             )
-    return list(rewards)
+    for family in prompts.families:
+        if not any(one.weight_for(family) for one in weighed):
+            raise ConfigError(f"rewards: none has a weight for family {family!r}: it would teach nothing")
+    return weighed

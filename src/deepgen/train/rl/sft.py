@@ -1,11 +1,13 @@
 """The supervised loss beside the surrogate: the same objective and data as fine-tuning's, edits included."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from deepgen.checkpoints import GenerationDefaults
 from deepgen.data.batch import TrainBatch
 from deepgen.data.loader import MixtureLoader
 from deepgen.model.deepgen import DeepGenModel
+from deepgen.pipeline.inputs import check_length
 from deepgen.train.monitor import LossMeter
 from deepgen.train.parallel import Ranks, computing
 from deepgen.train.report import BatchPlan, plan_batches
@@ -32,7 +34,12 @@ class SftTerm:
         self.model, self.config, self.settings, self.ranks = model, config, settings, ranks
         self.plan: BatchPlan = plan_batches(settings, ranks.world_size)
         self.loader = MixtureLoader(
-            settings.data, settings.batch_size, ranks.rank, ranks.world_size, settings.workers
+            settings.data,
+            settings.batch_size,
+            ranks.rank,
+            ranks.world_size,
+            settings.workers,
+            partial(check_length, tokenizer=model.vlm.tokenizer),
         )
         sampler = config.sampler
         self.objective = Objective(

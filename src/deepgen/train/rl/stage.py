@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from deepgen.pipeline.inputs import check_length
 from deepgen.rewards import RewardInput, RewardRunner, Score, Ticket, build_rewards
 from deepgen.train.build import build_empty
 from deepgen.train.metrics import MetricsWriter
@@ -155,7 +156,7 @@ class RLRun(Run[RLConfig]):
             "skipped_updates": float(self.counters.skipped),
         }
         self._write(metrics, record, drawn, scores)
-        return None
+        return -config.reward_sign * record["reward/mean"] if "reward/mean" in record else None
 
     def _draw(self, window: Window) -> tuple[Drawn, list[Ticket]]:
         """This process's pictures, and the tickets of their rewards, in order."""
@@ -173,6 +174,7 @@ class RLRun(Run[RLConfig]):
         groups = []
         for number in range(first, first + self.plan.groups):
             prompt = self.prompts.at(number)
+            check_length(prompt.text, self.model.vlm.tokenizer, prompt.key)
             groups.append(Group(number, prompt, size_of(prompt, self.drawer.area, fixed)))
         return sorted(groups, key=lambda g: (len(g.prompt.references), g.size, g.number))
 
