@@ -124,7 +124,9 @@ def _inject(model: DeepGenModel, part: str, lora: LoraConfig) -> None:
         target_modules=lora_targets(model, part, lora),
         init_lora_weights="gaussian",
     )
-    inject_adapter_in_model(settings, root, ADAPTER)
+    # Otherwise adapters of a model on the meta device are made, and their random values drawn, in host memory.
+    empty = next(root.parameters()).is_meta
+    inject_adapter_in_model(settings, root, ADAPTER, low_cpu_mem_usage=empty)
 
 
 def adapted_root(model: DeepGenModel, part: str) -> nn.Module:
