@@ -28,7 +28,18 @@ def test_it_equals_transformers_tower_picture_by_picture(tiny, height, width):
     for picture, embeds in zip(resize_for_vision(pixels), ours, strict=True):
         grid = torch.tensor([[1, picture.shape[1] // PATCH, picture.shape[2] // PATCH]])
         theirs = visual(processor_rows(picture), grid_thw=grid).pooler_output
-        assert torch.allclose(embeds, theirs, atol=1e-5)
+        assert torch.allclose(embeds, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (288, 544), (512, 512)])
+def test_one_picture_equals_transformers_tower_to_the_last_bit(tiny, height, width):
+    visual = tiny.vlm.model.visual
+    pixels = torch.rand(1, 3, height, width) * 2 - 1
+    (small,) = resize_for_vision(pixels)
+    grid = torch.tensor([[1, small.shape[1] // PATCH, small.shape[2] // PATCH]])
+    assert torch.equal(
+        vision_embeds(visual, pixels)[0], visual(processor_rows(small), grid_thw=grid).pooler_output
+    )
 
 
 def test_resizing_is_bilinear_without_antialiasing_and_then_normalised():

@@ -22,6 +22,9 @@ from deepgen.flow.schedule import sigmas
 from deepgen.model.deepgen import Conditioning, DeepGenModel
 
 ABSOLUTE_TOLERANCE = 1e-4
+RELATIVE_TOLERANCE = 1e-5
+"""Of the largest value, where that is more: with the golden adapters states reach 36, and another order of the same
+float32 sums (as rows of other lengths in the batch make it) moves them by up to 4e-4."""
 GRADIENT_TOLERANCE = 1e-3
 """Of the largest value of the gradient."""
 
@@ -139,8 +142,11 @@ def run_case(case: GoldenCase, model: DeepGenModel, shift: float, loss_fn: LossF
 
 
 def _compare(name: str, result: Tensor | None, expected: Tensor) -> tuple[float, float]:
-    scale = expected.abs().max().item() if name.startswith("grad.") else None
-    tolerance = ABSOLUTE_TOLERANCE if scale is None else GRADIENT_TOLERANCE * scale
+    scale = expected.abs().max().item() if expected.numel() else 0.0
+    is_gradient = name.startswith("grad.")
+    tolerance = (
+        GRADIENT_TOLERANCE * scale if is_gradient else max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * scale)
+    )
     if result is None:
         return float("nan"), tolerance
     if result.numel() == expected.numel() == 1:
