@@ -1,5 +1,7 @@
 """Whole runs of a tiny model: what they do exactly, and that they go on as if nothing had happened."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from deepgen.rewards import Score
 from deepgen.rewards.simple import MeanBrightness
 from deepgen.train.parallel import Ranks
 from deepgen.train.rl.learner import Learner
+from deepgen.train.rl.rollout import Drawer
 from deepgen.train.rl.stage import RLRun, train_rl
 from deepgen.train.run import RunError
 
@@ -101,6 +104,8 @@ def test_a_rollout_without_any_difference_teaches_nothing_and_is_counted(rl_smok
     config = rl_smoke(*SMALL, "steps=2")
     run = RLRun(config, Ranks())
     before = {name: p.detach().clone() for name, p in run.trained.items()}
+    # An update without a gradient would move by the optimizer's memory alone.
+    monkeypatch.setattr(run, "apply_update", None)
     assert run.train() and run.counters.step == 2
     assert [r["advantage/zero_spread"] for r in records(config)] == [1, 1]
     assert all(torch.equal(before[name], p) for name, p in run.trained.items())
@@ -150,6 +155,32 @@ def test_a_picture_does_not_depend_on_what_it_is_drawn_with(rl_smoke):
     for step in steps:
         torch.testing.assert_close(few.states[step], many.states[step], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(few.log_probs[step], many.log_probs[step], rtol=0, atol=1e-6)
+
+
+def test_the_one_updates_ratio_is_to_the_policy_itself_and_not_to_what_the_rollout_kept(
+    rl_smoke, records, monkeypatch
+):
+    draw = Drawer.draw
+
+    def nearly(self, *arguments):
+        drawn = draw(self, *arguments)
+        shifted = {step: value + 5e-7 for step, value in drawn.log_probs.items()}
+        return replace(drawn, log_probs=shifted)
+
+    monkeypatch.setattr(Drawer, "draw", nearly)
+    config = rl_smoke(*SMALL, "steps=1")
+    train_rl(config)
+    record = records(config)[0]
+    assert record["log_ratio/absolute"] == 0
+    assert record["mismatch/mean"] == pytest.approx(5e-7, rel=0.5)
+
+
+def test_a_group_starts_from_one_noise_where_the_window_is_first(rl_smoke):
+    _, drawn, _ = first_rollout(rl_smoke(*SMALL, "window={placement: fixed, size: 1}"))
+    states = drawn.states[0].view(4, 4, -1)
+    assert torch.equal(states, states[:, :1].expand_as(states)) and not torch.equal(states[0], states[1])
+    after = drawn.states[1].view(4, 4, -1)
+    assert all(not torch.equal(after[:, 0], after[:, i]) for i in (1, 2, 3))
 
 
 def test_a_group_starts_from_one_noise_and_parts_at_the_window(rl_smoke):
