@@ -36,6 +36,7 @@ from deepgen.train.trainable import TrainedPart, make_trainable
 log = logging.getLogger("deepgen.train")
 
 Load = Callable[[], DeepGenModel]
+LoadOn = Callable[[torch.device], DeepGenModel]
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Source:
 
     Attributes:
         empty: makes it on the meta device.
-        load: makes it with its weights on the CPU, in their stored types.
+        load: makes it with its weights, in their stored types, on the CPU; random ones of the published sizes on the
+            device that it is given.
         defaults: of its checkpoint.
     """
 
     empty: Load
-    load: Load
+    load: LoadOn
     defaults: GenerationDefaults
 
 
@@ -69,9 +71,11 @@ def open_source(config: ModelConfig, seed: int) -> Source:
         InputError, CheckpointError: there is none, or it is incomplete.
     """
     if config.init_from == TINY:
-        return Source(lambda: tiny_model(seed).to("meta"), lambda: tiny_model(seed), tiny_defaults())
+        return Source(lambda: tiny_model(seed).to("meta"), lambda _: tiny_model(seed), tiny_defaults())
     if config.init_from == PUBLISHED_SIZES:
-        return Source(published_model, lambda: published_model("cpu", torch.bfloat16), GenerationDefaults())
+        return Source(
+            published_model, lambda device: published_model(device, torch.bfloat16), GenerationDefaults()
+        )
     if config.init_from is None:
         return _new_bridge(config, seed)
     checkpoint = open_checkpoint(
@@ -80,7 +84,7 @@ def open_source(config: ModelConfig, seed: int) -> Source:
     checkpoint.require_complete()
     return Source(
         lambda: _assemble(checkpoint.empty_networks(), checkpoint),
-        lambda: checkpoint.load(None, "cpu")[0],
+        lambda _: checkpoint.load(None, "cpu")[0],
         checkpoint.defaults,
     )
 
@@ -122,7 +126,7 @@ def _new_bridge(config: ModelConfig, seed: int) -> Source:
 
     # New models see no pads; the published ones were trained with pads up to the longest prompt.
     defaults = GenerationDefaults(shift=base_dit.shift, padding="none")
-    return Source(lambda: build(False), lambda: build(True), defaults)
+    return Source(lambda: build(False), lambda _: build(True), defaults)
 
 
 def build(config: RunConfig, ranks: Ranks) -> Built:
@@ -133,14 +137,14 @@ def build(config: RunConfig, ranks: Ranks) -> Built:
     """
     source = open_source(config.model, config.seed)
     if ranks.world_size == 1:
-        model = source.load()
+        model = source.load(ranks.device)
         parts = _prepare(model, config)
         model.to(ranks.device)
         _keep_rotary(model, ranks)
         return Built(parallelize(model, config.parallel, ranks), source.defaults, parts)
     weights: dict[str, Tensor] = {}
     if ranks.first:
-        full = source.load()
+        full = source.load(ranks.device)
         _prepare(full, config)
         weights = {name: tensor.detach() for name, tensor in _tensors(full).items()}
         del full

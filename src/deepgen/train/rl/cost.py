@@ -16,8 +16,7 @@ def forwards_per_picture(config: RLConfig) -> float:
     # The mean place of a random window is not counted: what is shared up to its earliest place.
     shared = window.first if config.sampler.share_noise else 0
     drawing = steps - shared + shared / config.group_size
-    recomputed = 1 if config.parallel.checkpoint_activations else 0
-    row = 3 + recomputed
+    row = 3 + config.parallel.recomputed
     updates = config.updates_per_rollout
     extra = (1 if config.loss.kl_weight else 0) + (1 if updates > 1 else 0)
     sides = 2 if config.sampler.guidance_scale > 1 else 1
