@@ -55,7 +55,7 @@ def test_compiled_blocks_give_the_same_gradients_alone_and_sharded(tmp_path):
     expected = first_gradients([*NO_DROPOUT, f"output_dir={tmp_path / 'eager'}"])["gradients"]
     alone = compiled_gradients([*NO_DROPOUT, f"output_dir={tmp_path / 'compiled'}"])
     sharded = [*NO_DROPOUT, "parallel.shard=fsdp", f"output_dir={tmp_path / 'sharded'}"]
-    ranks = on_ranks(2, tmp_path / "ranks", [(compiled_gradients, sharded)])
+    ranks = on_ranks(2, tmp_path / "ranks", [(compiled_gradients, sharded)], seconds=1200)
     for found in (alone, *(rank[0] for rank in ranks)):
         for name, value in expected.items():
             torch.testing.assert_close(found["gradients"][name], value, rtol=1e-4, atol=2e-6, msg=name)

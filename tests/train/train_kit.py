@@ -29,11 +29,15 @@ CONTEXT.set_forkserver_preload(
 
 
 def on_ranks(
-    world: int, folder: Path, jobs: Sequence[Job], watch: Callable[[list[int]], None] | None = None
+    world: int,
+    folder: Path,
+    jobs: Sequence[Job],
+    watch: Callable[[list[int]], None] | None = None,
+    seconds: float = 120,
 ) -> list[list[Any]]:
     """What each job returns in each of `world` processes that form a gloo group.
 
-    `watch` is called with the ids of the processes, again and again while they live.
+    `watch` is called with the ids of the processes, again and again while they live; each has so many `seconds`.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,7 +52,7 @@ def on_ranks(
         watch([process.pid for process in processes if process.pid is not None])
         time.sleep(0.002)
     for process in processes:
-        process.join(120)
+        process.join(seconds)
     assert [process.exitcode for process in processes] == [0] * world
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
 

@@ -59,6 +59,8 @@ COMMANDS = {
     "reward serve": Command("reward", "serve", "Run a reward, or the world's judge, as a service."),
     "reward check": Command("reward", "check", "Score golden pictures by a configuration's rewards."),
     "speed training": Command("speed", "training", "Measure training updates on random weights."),
+    "speed rollout": Command("speed", "rollout", "Measure rollouts of reinforcement on random weights."),
+    "speed scaling": Command("speed", "scaling", "Measure one host's GPUs together."),
     "verify": Command("verify", "verify", "Run golden cases against a checkpoint."),
     "convert": Command("checkpoints", "convert", "Rewrite a checkpoint of any layout as ours."),
     "inspect": Command("checkpoints", "inspect", "Show what a checkpoint holds and what it lacks."),

@@ -1,8 +1,9 @@
-"""`deepgen speed training`: measured speed and memory."""
+"""`deepgen speed`: measured speed and memory."""
 
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -32,8 +33,7 @@ def training(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON to write.")] = None,
 ) -> None:
     """Measure training updates on random weights."""
-    # Before torch's allocator starts: sequences of many sizes fragment fixed segments.
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    _use_expandable_segments()
     from deepgen.config import load_config
     from deepgen.speed.training import STAGES, Setting, Work, measure_training
     from deepgen.train.parallel import ParallelConfig, start_ranks, stop_ranks
@@ -46,7 +46,7 @@ def training(
     works = [Work(s, t, b, side) for s in stages for t in tasks for b in batch or [4, 16]]
     values: dict[str, Any] = {
         "compile": compiled,
-        "compute_dtype": "bfloat16" if device == "cuda" else "float32",
+        **_compute(device),
     }
     setting = Setting(
         load_config(ParallelConfig, values),
@@ -76,3 +76,101 @@ def training(
             "results": [x.as_dict() for x in found],
         }
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def rollout(
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe", help="rl/mr_grpo, rl/mr_grpo_fast or a file; may be repeated; both if not given."
+        ),
+    ] = None,
+    groups: Annotated[int, typer.Option(min=1, help="Prompts of a rollout.")] = 8,
+    pictures: Annotated[int, typer.Option(min=2, help="Pictures of each prompt.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 16,
+    sizes: Annotated[str, typer.Option(help="published-sizes, nano or tiny.")] = "published-sizes",
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    recompute: Annotated[float, typer.Option(min=0, max=1, help="Share of the blocks computed again.")] = 1.0,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile each block.")] = True,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rollouts; medians count.")] = 1,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON to write.")] = None,
+) -> None:
+    """Measure rollouts of reinforcement and their updates on random weights."""
+    _use_expandable_segments()
+    from deepgen.config import load_config
+    from deepgen.speed.rollout import PHASES, RolloutWork, measure_rollouts
+    from deepgen.speed.training import release
+    from deepgen.train.parallel import ParallelConfig, start_ranks, stop_ranks
+
+    values: dict[str, Any] = {"checkpoint_activations": recompute, "compile": compiled, **_compute(device)}
+    parallel = load_config(ParallelConfig, values)
+    ranks, found = start_ranks(device), []
+    print(f"{'recipe':18}{'pictures':>9}{'seconds':>9}", *(f"{name:>12}" for name in PHASES), end="")
+    print(f"{'passes':>8}{'images/s':>10}{'peak GiB':>10}{'first s':>9}")
+    try:
+        for name in recipe or ["rl/mr_grpo_fast", "rl/mr_grpo"]:
+            work = RolloutWork(name, sizes, groups, pictures, batch)
+            with TemporaryDirectory() as folder:
+                x = measure_rollouts(work, Path(folder), parallel, ranks, repeats)
+            release(ranks)
+            found.append(x.as_dict())
+            print(
+                f"{x.recipe:18}{x.pictures:9}{x.seconds:9.2f}",
+                *(f"{x.phases[p]:12.2f}" for p in PHASES),
+                end="",
+            )
+            print(
+                f"{x.passes:8.0f}{x.images_per_second:10.3f}{x.peak_gib:10.1f}{x.first_seconds:9.1f}",
+                flush=True,
+            )
+    finally:
+        stop_ranks()
+    if output is not None:
+        report = {"sizes": sizes, **values, "results": found}
+        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def scaling(
+    output: Annotated[Path, typer.Option("-o", "--output", help="JSON; written after every part.")] = Path(
+        "scaling.json"
+    ),
+    processes: Annotated[
+        list[int] | None,
+        typer.Option("--processes", help="Of a part; 1, 2, 4 … up to the GPUs if not given."),
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="sft, resume, hsdp, rl, draw, nano; all if not given.")
+    ] = None,
+    sizes: Annotated[
+        str, typer.Option(help="Of the large model: published-sizes or tiny.")
+    ] = "published-sizes",
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Parts that would end later are not started.")
+    ] = 8.5,
+    part_seconds: Annotated[float, typer.Option(min=1, help="Time limit of a part.")] = 150,
+    folder: Annotated[
+        Path | None, typer.Option(help="For checkpoints; a temporary folder if not given.")
+    ] = None,
+) -> None:
+    """Measure one host's GPUs together: training, reinforcement, drawing, checkpoints, at each number of GPUs."""
+    from deepgen.speed.scaling import ScalingPlan, run_scaling
+
+    plan = ScalingPlan(
+        output, sizes, device, tuple(processes or ()), tuple(part or ()), minutes * 60, part_seconds
+    )
+    with TemporaryDirectory(dir=folder) as place:
+        table, failures = run_scaling(plan, Path(place), print)
+    print(table)
+    print(f"written to {output}")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _use_expandable_segments() -> None:
+    """Before torch's allocator starts: sequences of many sizes fragment fixed segments."""
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
+def _compute(device: str) -> dict[str, str]:
+    return {"compute_dtype": "bfloat16" if device == "cuda" else "float32"}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity
@@ -17,6 +18,37 @@ WAITS = (
 )
 
 
+COLLECTIVES = ("nccl", "gloo:")
+"""How the names of kernels, or of gloo's operators, begin."""
+
+
+def _recorded(work: Callable[[], None], wait: Callable[[], None]) -> tuple[list[Any], float]:
+    """Rows of one more run of some work, by name, and its seconds."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    wait()
+    with record(activities=activities) as found:
+        start = time.perf_counter()
+        work()
+        wait()
+        seconds = time.perf_counter() - start
+    return list(found.key_averages()), seconds
+
+
+def _on_device(row: Any) -> bool:
+    # Operators repeat the time of their kernels.
+    return row.device_type == torch.autograd.DeviceType.CUDA
+
+
+def collective_seconds(work: Callable[[], None], wait: Callable[[], None]) -> float:
+    """Seconds that collectives take in one more run of some work, beside other kernels or not. Every process calls."""
+    rows, _ = _recorded(work, wait)
+    if torch.cuda.is_available():
+        chosen = [r.self_device_time_total for r in rows if _on_device(r) and r.key.startswith(COLLECTIVES)]
+    else:
+        chosen = [r.cpu_time_total for r in rows if r.key.startswith(COLLECTIVES)]
+    return sum(chosen) / 1e6
+
+
 def profile(work: Callable[[], None], wait: Callable[[], None]) -> str:
     """Run some work once more and tell what it did.
 
@@ -29,23 +61,15 @@ def profile(work: Callable[[], None], wait: Callable[[], None]) -> str:
         copies from the host, and the operators or kernels with the most time of their own.
     """
     cuda = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    wait()
-    with record(activities=activities) as found:
-        start = time.perf_counter()
-        work()
-        wait()
-        seconds = time.perf_counter() - start
-    rows = found.key_averages()
+    rows, seconds = _recorded(work, wait)
 
-    def own(row: object) -> float:
-        return getattr(row, "self_device_time_total" if cuda else "self_cpu_time_total")
+    def own(row: Any) -> float:
+        return row.self_device_time_total if cuda else row.self_cpu_time_total
 
     def count(names: tuple[str, ...]) -> int:
         return sum(row.count for row in rows if row.key in names)
 
-    # Operators repeat the time of their kernels.
-    timed = [row for row in rows if not cuda or row.device_type == torch.autograd.DeviceType.CUDA]
+    timed = [row for row in rows if not cuda or _on_device(row)]
     busy = sum(own(row) for row in timed) / 1e6
     lines = [
         f"wall {seconds:.3f} s, {'device' if cuda else 'operators'} busy {busy:.3f} s, "

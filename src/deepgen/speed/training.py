@@ -15,13 +15,12 @@ import torch
 from deepgen.data.batch import TrainBatch
 from deepgen.flow.noise import key_generator
 from deepgen.model.deepgen import DeepGenModel
+from deepgen.speed.models import measured_model
 from deepgen.speed.profile import profile
 from deepgen.train.flops import FlopCounter, matmul_rate
 from deepgen.train.optimizer import OptimizerConfig, build_optimizer, update
 from deepgen.train.parallel import ParallelConfig, Ranks, computing, parallelize, recompute
-from deepgen.train.published import PUBLISHED_SIZES, published_model
 from deepgen.train.supervised import Objective, batch_loss
-from deepgen.train.tiny import tiny_model
 from deepgen.train.trainable import TrainableConfig, make_trainable
 
 STAGES: dict[str, TrainableConfig] = {
@@ -37,7 +36,7 @@ PROMPT = "a boat with a red sail on the lake"
 
 @dataclass(frozen=True)
 class Work:
-    """One thing to measure: updates of `batch_size` samples of one task, of side × side pixels."""
+    """One thing to measure: updates of `batch_size` samples a process of one task, of side × side pixels."""
 
     stage: str
     task: str
@@ -103,19 +102,13 @@ def measure_stage(
     """Measure works of one stage on one model, in order.
 
     Args:
-        sizes: "published-sizes" or "tiny".
+        sizes: see `measured_model`.
         works: of one stage.
         setting: of all.
         ranks: the device.
         peak: FLOP/s of a matrix product there.
     """
-    dtype = setting.parallel.dtype
-    published = sizes == PUBLISHED_SIZES
-    model = published_model(ranks.device, dtype) if published else tiny_model(0).to(ranks.device)
-    make_trainable(model, STAGES[works[0].stage], dtype)
-    parallelize(model, setting.parallel, ranks)
-    config = OptimizerConfig(learning_rate=1e-6)
-    trainer = Trainer(model, build_optimizer(model, config), config, setting.parallel, ranks)
+    trainer = make_trainer(sizes, works[0].stage, setting.parallel, ranks)
     return [_fitting(trainer, work, setting, peak) for work in works]
 
 
@@ -142,17 +135,31 @@ class Trainer:
             torch.cuda.synchronize()
 
 
+def make_trainer(sizes: str, stage: str, parallel: ParallelConfig, ranks: Ranks) -> Trainer:
+    """A model with what a stage trains, and its optimizer; see `measured_model` for its sizes."""
+    model = measured_model(sizes, ranks.device)
+    make_trainable(model, STAGES[stage], parallel.dtype)
+    parallelize(model, parallel, ranks)
+    config = OptimizerConfig(learning_rate=1e-6)
+    return Trainer(model, build_optimizer(model, config), config, parallel, ranks)
+
+
 def _fitting(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Measurement:
     """With the least recomputation that fits in memory."""
     for share in setting.shares:
         recompute(trainer.model, share)
         try:
-            return replace(_measure(trainer, work, setting, peak), recomputed=share)
+            return replace(measure(trainer, work, setting, peak), recomputed=share)
         except torch.OutOfMemoryError:
             trainer.optimizer.zero_grad(set_to_none=True)
         finally:
             release(trainer.ranks)
     return Measurement(work.stage, work.task, work.batch_size, failure="out of memory")
+
+
+def peak_gib(ranks: Ranks) -> float:
+    """The most memory that tensors took since the peak was reset; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**30 if ranks.device.type == "cuda" else 0.0
 
 
 def release(ranks: Ranks) -> None:
@@ -162,7 +169,8 @@ def release(ranks: Ranks) -> None:
         torch.cuda.empty_cache()
 
 
-def _measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Measurement:
+def measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Measurement:
+    """Updates of one kind as the trainer stands. Every process calls. Raises OutOfMemoryError."""
     batch, objective = random_batch(work), Objective(0, 3.0, "none")
     flops = FlopCounter(trainer.model).batch(batch)
     cuda = trainer.ranks.device.type == "cuda"
@@ -183,10 +191,10 @@ def _measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Mea
         task=work.task,
         batch_size=work.batch_size,
         seconds=seconds,
-        images_per_second=work.batch_size / seconds,
+        images_per_second=work.batch_size * trainer.ranks.world_size / seconds,
         tflops=flops / 1e12,
         mfu=flops / seconds / peak,
-        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+        peak_gib=peak_gib(trainer.ranks),
         first_seconds=times[0],
         profile=profile(lambda: trainer.update(batch, objective), trainer.wait) if setting.profile else "",
     )
