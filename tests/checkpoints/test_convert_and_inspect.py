@@ -1,6 +1,8 @@
 """`deepgen convert` and `deepgen inspect`."""
 
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from deepgen.checkpoints.describe import describe, shape_lines
 from deepgen.checkpoints.licences import OWN, QWEN, SD35, licence_of
 from deepgen.checkpoints.tensors import Span, Stored
 from deepgen.cli import build_app
-from deepgen.errors import CheckpointError, InputError
+from deepgen.errors import CheckpointError, InputError, OutputError
 
 
 def deepgen(*words, **options):
@@ -82,14 +84,37 @@ def test_a_folder_that_holds_something_is_not_written_to(layouts):
     assert isinstance(result.exception, InputError) and "is there already" in str(result.exception)
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(layouts, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+def limited(code, size, cwd):
+    """Run Python that cannot write a file of more bytes: what a full disk does, at a place of our choosing."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+    return subprocess.run([sys.executable, "-c", limit + code], capture_output=True, text=True, cwd=cwd)
 
-    monkeypatch.setattr("deepgen.checkpoints.convert.save_model", full)
+
+@pytest.mark.parametrize("size", [1, 5_000, 1_000_000])
+def test_a_conversion_without_space_is_one_line_and_leaves_nothing_behind(layouts, size):
     before = set(layouts.root.iterdir())
-    result = deepgen("convert", layouts.diffusers, layouts.root / "own")
-    assert isinstance(result.exception, OSError) and set(layouts.root.iterdir()) == before
+    words = ["convert", str(layouts.diffusers), "own"]
+    done = limited(f"from deepgen.cli import main; main({words})", size, layouts.root)
+    assert done.returncode == 1 and set(layouts.root.iterdir()) == before
+    assert done.stderr.startswith("deepgen: ") and "cannot be written (File too large)\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_tokenizer_without_space_is_an_error_of_ours(layouts):
+    code = (
+        "from pathlib import Path; from deepgen.checkpoints.save import save_tokenizer\n"
+        "from deepgen.checkpoints.towers import load_tokenizer\n"
+        f"save_tokenizer(load_tokenizer([Path({str(layouts.vlm)!r})]), Path('.'))"
+    )
+    assert "OutputError: .: the tokenizer cannot be written (" in limited(code, 4_000, layouts.root).stderr
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_read(layouts, monkeypatch):
+    monkeypatch.setattr("deepgen.checkpoints.checkpoint.load_strictly", lambda *_: pytest.fail("read"))
+    (layouts.root / "file").write_text("")
+    for target in (layouts.root / "file" / "own", "/proc/own"):
+        result = deepgen("convert", layouts.diffusers, target)
+        assert isinstance(result.exception, OutputError) and f"{target}: cannot be" in str(result.exception)
 
 
 def test_inspect_tells_layout_towers_sizes_types_and_licences(layouts):

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +13,7 @@ from deepgen.checkpoints.checkpoint import Checkpoint
 from deepgen.checkpoints.lora import save_peft_folder
 from deepgen.checkpoints.own_layout import ADAPTERS
 from deepgen.checkpoints.save import save_model
-from deepgen.errors import InputError
+from deepgen.errors import InputError, OutputError
 
 SHARD_BYTES = 2_000_000_000
 
@@ -30,26 +32,44 @@ def convert(
 
     Raises:
         InputError: the target holds something.
+        OutputError: no space, or no permission to write there.
         CheckpointError: the checkpoint is incomplete or damaged.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already; give a new folder")
-    model, defaults = checkpoint.load(dtype, merge=merge)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    temporary = _draft(target)
     try:
-        save_model(model, defaults, temporary, shard_bytes=SHARD_BYTES)
+        model, defaults = checkpoint.load(dtype, merge=merge)
         adapters = {
             name: adapter for part in checkpoint.parts.values() for name, adapter in part.adapters.items()
         }
-        if adapters and not merge:
-            save_peft_folder(adapters, temporary / ADAPTERS)
+        with _told(target):
+            save_model(model, defaults, temporary, shard_bytes=SHARD_BYTES)
+            if adapters and not merge:
+                save_peft_folder(adapters, temporary / ADAPTERS)
+            if target.exists():
+                target.rmdir()
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _draft(target: Path) -> Path:
+    """A folder beside the target; made before anything is read, so that a place where none can be is told at once."""
+    with _told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         # mkdtemp makes the folder private; give it what an ordinary new one would have.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Failures to write as OutputError, which names the target."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from None

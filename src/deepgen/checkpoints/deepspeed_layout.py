@@ -25,7 +25,7 @@ OPTIMIZER_STATES = "*zero_pp_rank_*_mp_rank_00_optim_states.pt"
 PACKAGES = (
     *("deepspeed", "mmengine", "xtuner", "transformers", "accelerate", "trl", "peft", "numpy", "torch"),
     *("datetime", "pathlib", "argparse", "enum", "collections", "copyreg", "copy_reg", "_codecs"),
-    *("omegaconf", "addict", "types.SimpleNamespace"),
+    *("omegaconf", "addict", "types.SimpleNamespace", "__main__"),
 )
 BUILTINS = (
     *("set", "frozenset", "bytearray", "complex", "slice", "range", "object", "getattr"),

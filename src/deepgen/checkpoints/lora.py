@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepgen.checkpoints.defaults import read_json
-from deepgen.checkpoints.safetensors_file import open_file
+from deepgen.checkpoints.safetensors_file import open_file, write_file
 from deepgen.checkpoints.tensors import Stored, StoredTensors
 from deepgen.checkpoints.torch_file import flat_tensors
 from deepgen.errors import CheckpointError
@@ -219,4 +218,4 @@ def save_peft_folder(adapters: Mapping[str, Adapter], folder: Path) -> None:
         "alpha_pattern": {re.escape(name): a for name, a in alphas.items() if a != alpha},
     }
     (folder / PEFT_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / PEFT_WEIGHTS[0], metadata={"format": "pt"})
+    write_file(folder / PEFT_WEIGHTS[0], tensors)

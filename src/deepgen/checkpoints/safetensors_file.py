@@ -1,17 +1,20 @@
 """Safetensors files and folders of them: headers read and checked, tensors left on disk."""
 
 import json
+import re
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from deepgen.checkpoints.defaults import read_json
 from deepgen.checkpoints.tensors import Span, Stored, StoredTensors, is_exempt
-from deepgen.errors import CheckpointError
+from deepgen.errors import CheckpointError, OutputError
 
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 ZERO_TAIL_BYTES = 64
@@ -153,6 +156,19 @@ def read_file(path: Path) -> dict[str, Tensor]:
         CheckpointError: truncated or damaged.
     """
     return {name: item.read(name, may_be_zero=True) for name, item in open_file(path).items()}
+
+
+def write_file(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors, contiguous and on the CPU.
+
+    Raises:
+        OutputError: no space, no permission or no folder (the library has an error of its own for these).
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        reason = re.search(r"I/O error: (.+) \(os error", str(error))
+        raise OutputError(f"{path}: cannot be written ({reason[1] if reason else error})") from None
 
 
 def check_tail(path: Path, stored: StoredTensors, zero_exempt: Sequence[str]) -> None:

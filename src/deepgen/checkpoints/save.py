@@ -11,11 +11,13 @@ import diffusers
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from deepgen.checkpoints import defaults as generation
 from deepgen.checkpoints.defaults import GenerationDefaults
+from deepgen.checkpoints.safetensors_file import write_file
+from deepgen.errors import OutputError
 from deepgen.model.deepgen import DeepGenModel
 
 SHARD_BYTES = 15_000_000
@@ -47,6 +49,9 @@ def save_model(
         shard_bytes: largest weight file, unless one tensor alone is larger.
         weights: by the names of `tower_modules`, what is written in place of the modules' own states: training
             gathers shards and merges adapters.
+
+    Raises:
+        OutputError, OSError: no space, or no permission.
     """
     folder = Path(path)
     found = weights or {name: module.state_dict() for name, module in tower_modules(model).items()}
@@ -55,13 +60,24 @@ def save_model(
         named = {_hub_name(n): v for n, v in found[name].items()} if name == "vlm" else found[name]
         save_weights(named, folder / name, stem, dtype, shard_bytes)
     model.vlm.model.config.save_pretrained(folder / "vlm")
-    model.vlm.tokenizer.save_pretrained(folder / "vlm")
+    save_tokenizer(model.vlm.tokenizer, folder / "vlm")
     for name, network in (("connector", model.bridge), ("transformer", model.dit), ("vae", model.vae)):
         network.save_config(folder / name)
     FlowMatchEulerDiscreteScheduler(shift=defaults.shift).save_config(folder / "scheduler")
     index: dict[str, Any] = {**MODEL_INDEX, "_diffusers_version": diffusers.__version__}
     _write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
     _write_text(folder / generation.FILE_NAME, defaults.to_json())
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer's files. Raises OutputError: no space, or no permission."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    # The tokenizers library raises bare Exceptions for a file that it cannot write.
+    except Exception as error:  # noqa: BLE001
+        raise OutputError(f"{folder}: the tokenizer cannot be written ({error})") from None
 
 
 def tower_modules(model: DeepGenModel) -> dict[str, nn.Module]:
@@ -93,7 +109,7 @@ def save_weights(
     for file, names in plan.filename_to_tensors.items():
         shard = {name: weights[name].detach().to("cpu", types[name]).contiguous() for name in names}
         with _replacing(folder / file) as part:
-            save_file(shard, part, metadata={"format": "pt"})
+            write_file(part, shard)
     written = set(plan.filename_to_tensors)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
