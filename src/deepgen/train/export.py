@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepgen.checkpoints.defaults import GenerationDefaults
 from deepgen.checkpoints.lora import PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
+from deepgen.checkpoints.safetensors_file import write_file
 from deepgen.checkpoints.save import save_model, tower_modules
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.train.parallel import Ranks, whole
@@ -133,7 +133,7 @@ def _save_peft(factors: dict[str, Tensor], trainable: TrainableConfig, folder: P
     }
     (folder / PEFT_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {name: value.contiguous() for name, value in factors.items()}
-    save_file(tensors, folder / PEFT_WEIGHTS[0], metadata={"format": "pt"})
+    write_file(folder / PEFT_WEIGHTS[0], tensors)
 
 
 def exported_step(folder: Path) -> int | None:
