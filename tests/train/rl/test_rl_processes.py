@@ -17,7 +17,14 @@ EVERYTHING = [
     "prompts.sets=[{name: t2i, format: world, weight: 1}, {name: edits, format: world, task: edit, weight: 1}]",
     "sft={weight: 0.1, batch_size: 1, global_batch_size: 2, workers: 0, data: {sets: [{name: a, format: world, "
     "task: t2i}], ratio: {t2i: 1}, area: 1024}}",
-    *["trainable.bridge=full", "trainable.think_tokens=full", "loss.kl_weight=0.1", "loss.clip_low=0.01"],
+    *[
+        "trainable.bridge=full",
+        "trainable.think_tokens=full",
+        "trainable.vlm=lora",
+        "trainable.lora.rank=2",
+        "loss.kl_weight=0.1",
+        "loss.clip_low=0.01",
+    ],
     *["optimizer.learning_rate=1e-3", "measure_gradients_every=2", "checkpoint.asynchronous=false"],
     "rewards=[{kind: mean_brightness, families: {t2i: 1}}, {kind: jpeg_size, families: {edits: 1, t2i: 0.1}}]",
 ]

@@ -1,5 +1,8 @@
 """Whole runs of a tiny model: what they do exactly, and that they go on as if nothing had happened."""
 
+import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -47,6 +50,17 @@ def first_rollout(config):
     run = RLRun(config, Ranks())
     window = choose_window(config.window, config.sampler.num_inference_steps, config.seed, 0)
     return run, run._draw(window)[0], window
+
+
+def shift_log_probs(monkeypatch, distance):
+    """Rollouts whose log-probabilities are off by a little."""
+    draw = Drawer.draw
+
+    def nearly(self, *arguments):
+        drawn = draw(self, *arguments)
+        return replace(drawn, log_probs={step: x + distance for step, x in drawn.log_probs.items()})
+
+    monkeypatch.setattr(Drawer, "draw", nearly)
 
 
 def test_a_run_in_two_parts_ends_in_the_weights_of_one_run_bit_for_bit(rl_smoke, same_weights, records):
@@ -129,6 +143,17 @@ def test_pictures_without_a_reward_are_left_out_and_counted(rl_smoke, records, m
     )
 
 
+def test_a_mismatch_in_bf16_is_a_warning_with_advice(rl_smoke, records, caplog, monkeypatch):
+    shift_log_probs(monkeypatch, 1e-4)
+    config = rl_smoke(*SMALL, "parallel.compute_dtype=bfloat16", "steps=1", "result_guidance_scale=1.5")
+    with caplog.at_level("INFO", "deepgen.train"):
+        assert train_rl(config)
+    assert records(config)[0]["mismatch/max"] == pytest.approx(1e-4, rel=0.1)
+    assert "train_batch_size" in caplog.text
+    told = json.loads((config.output_dir / "final" / "generation_config.json").read_text())
+    assert told["guidance_scale"] == 1.5
+
+
 def test_the_checkpoint_of_the_highest_reward_can_be_kept(rl_smoke):
     config = rl_smoke(*SMALL, "steps=3", "checkpoint={save_every_steps: 1, keep_last: 1, keep_best: true}")
     run = RLRun(config, Ranks())
@@ -160,14 +185,7 @@ def test_a_picture_does_not_depend_on_what_it_is_drawn_with(rl_smoke):
 def test_the_one_updates_ratio_is_to_the_policy_itself_and_not_to_what_the_rollout_kept(
     rl_smoke, records, monkeypatch
 ):
-    draw = Drawer.draw
-
-    def nearly(self, *arguments):
-        drawn = draw(self, *arguments)
-        shifted = {step: value + 5e-7 for step, value in drawn.log_probs.items()}
-        return replace(drawn, log_probs=shifted)
-
-    monkeypatch.setattr(Drawer, "draw", nearly)
+    shift_log_probs(monkeypatch, 5e-7)
     config = rl_smoke(*SMALL, "steps=1")
     train_rl(config)
     record = records(config)[0]
@@ -219,3 +237,25 @@ def test_adapters_off_are_the_frozen_copy_of_an_adapted_model(rl_smoke, records,
     assert same_weights(*(config.output_dir / "final" for config in both))
     with pytest.raises(ConfigError, match="adapters_off"):
         RLRun(rl_smoke(*SMALL, "loss.kl_weight=1", "loss.reference=adapters_off"), Ranks())
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_in_the_weights_of_one_run(rl_smoke, spawn, same_weights):
+    config = rl_smoke(*EVERYTHING, "steps=40", folder="killed")
+    given = [*EVERYTHING, "steps=40", f"output_dir={config.output_dir}", "checkpoint.save_every_steps=2"]
+    kills = 0
+    while True:
+        process = spawn("train/rl_smoke", given)
+        process.join(2 + 0.7 * kills)
+        if process.exitcode is not None:
+            break
+        if kills == 10:
+            process.join(300)
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    assert process.exitcode == 0 and kills > 2
+    whole = rl_smoke(*EVERYTHING, "steps=40", folder="whole")
+    train_rl(whole)
+    assert same_weights(whole.output_dir / "final", config.output_dir / "final")

@@ -90,6 +90,8 @@ class RLConfig(RunConfig):
         train_batch_size: pictures at one step each that are trained at once on a device.
         area: pixels of a picture; null: the checkpoint's. Edits keep their source's shape.
         height, width: of text→image pictures instead of a square of that area.
+        result_guidance_scale: that the trained checkpoint draws with unless told otherwise; null: as the one before. A
+            policy trained without guidance needs less of it.
         sheet_every_rollouts: how often a sheet of a rollout's pictures with their rewards is kept; 0: never.
         sprites: of `deepgen world fetch`, for every world set here that names none.
         measure_gradients_every: rollouts between two measurements of each term's gradient, each of which costs the
@@ -118,6 +120,7 @@ class RLConfig(RunConfig):
     loss: LossConfig = LossConfig()
     sft: SftConfig | None = None
     collapse: CollapseConfig = CollapseConfig()
+    result_guidance_scale: float | None = Field(None, ge=1)
     sheet_every_rollouts: int = Field(0, ge=0)
     measure_gradients_every: int = Field(0, ge=0)
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,8 @@ class RLRun(Run[RLConfig]):
         self.rewards = weigh(build_rewards(config.rewards, device), self.prompts)
         held_out = build_rewards(config.held_out, device)
         super().__init__(config, ranks)
+        if config.result_guidance_scale is not None:
+            self.defaults = replace(self.defaults, guidance_scale=config.result_guidance_scale)
         # Nothing drops in a rollout, so nothing may in training: else the two would be different policies.
         self.model.eval()
         if ranks.device.type == "cuda" and config.parallel.compute_dtype == "float32":
