@@ -1,5 +1,6 @@
 """Recomputation and compilation change what a step costs, not what it computes."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from train_kit import compiled_gradients, first_gradients, on_ranks
 
-from deepgen.train.parallel import blocks_of, recompute
+from deepgen.speed.training import Work, make_trainer, random_batch
+from deepgen.train.parallel import ParallelConfig, Ranks, blocks_of, computing, recompute
+from deepgen.train.supervised import Objective, batch_loss
 from deepgen.train.tiny import tiny_model
+from deepgen.train.trainable import trained_parameters
 
 BARE = [
     "validation.data=null",
@@ -59,3 +63,21 @@ def test_compiled_blocks_give_the_same_gradients_alone_and_sharded(tmp_path):
     for found in (alone, *(rank[0] for rank in ranks)):
         for name, value in expected.items():
             torch.testing.assert_close(found["gradients"][name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.gpu
+def test_compiled_blocks_on_a_gpu_give_nearly_the_losses_and_gradients_of_eager_ones():
+    device, found = torch.device("cuda"), {}
+    batch = random_batch(Work("sft", "edit", 3, 64))
+    # Prompts of different lengths, which take the kernel for ragged rows.
+    batch = replace(batch, prompts=["a", "a red ball", "two blue cubes on a table"])
+    for compiled in (False, True):
+        parallel = ParallelConfig(compile=compiled, compute_dtype="bfloat16")
+        trainer = make_trainer("tiny", "sft", parallel, Ranks(device=device))
+        with computing(parallel, trainer.ranks):
+            losses = batch_loss(trainer.model.eval(), batch, Objective(0, 3.0, "none"), range(3)).losses
+        losses.sum().backward()
+        norms = [p.grad.norm() for p in trained_parameters(trainer.model).values()]
+        found[compiled] = losses.detach(), torch.stack(norms)
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(found[True][1], found[False][1], rtol=0.1, atol=1e-2)

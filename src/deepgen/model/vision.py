@@ -36,7 +36,7 @@ def resize_for_vision(pixels: Tensor, token_side: int = 28) -> Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the patches of a picture stand, in the order in which the tower reads them; on the CPU.
+    """Where the patches of a picture stand, in the order in which the tower reads them.
 
     Attributes:
         row, column: of each patch, [n].
@@ -50,6 +50,15 @@ class Grid:
     windows: tuple[Tensor, ...]
     back: Tensor
     reading: Tensor
+
+    def to(self, device: torch.device) -> "Grid":
+        """The same on a device, without waiting for it."""
+
+        def move(places: Tensor) -> Tensor:
+            return places.to(device, non_blocking=True)
+
+        windows = tuple(move(places) for places in self.windows)
+        return Grid(move(self.row), move(self.column), windows, move(self.back), move(self.reading))
 
 
 @functools.lru_cache(maxsize=64)
@@ -148,7 +157,8 @@ def vision_embeds(visual: Any, pixels: Tensor, run: Callable[..., Tensor] = visi
     batch, _, height, width = x.shape
     rows, columns = height // patch, width // patch
     grid = patch_grid(rows, columns, merge, config.window_size // patch)
-    row, column = grid.row.to(x.device), grid.column.to(x.device)
+    grid = grid.to(x.device)
+    row, column = grid.row, grid.column
     hidden = _embed_patches(visual, x, row, column)
 
     head_dim = config.hidden_size // config.num_heads
@@ -159,9 +169,8 @@ def vision_embeds(visual: Any, pixels: Tensor, run: Callable[..., Tensor] = visi
     angles = torch.cat((angles, angles), dim=-1)
     cos, sin = angles.cos(), angles.sin()
 
-    windows, back = [places.to(x.device) for places in grid.windows], grid.back.to(x.device)
     for index, block in enumerate(visual.blocks):
-        within = () if index in config.fullatt_block_indexes else (windows, back)
+        within = () if index in config.fullatt_block_indexes else (grid.windows, grid.back)
         hidden = run(block, hidden, cos, sin, *within)
     merged = visual.merger.ln_q(hidden).reshape(batch, -1, config.hidden_size * merge * merge)
-    return visual.merger.mlp(merged)[:, grid.reading.to(x.device)]
+    return visual.merger.mlp(merged)[:, grid.reading]
