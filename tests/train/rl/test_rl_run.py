@@ -12,6 +12,7 @@ from deepgen.errors import ConfigError, InputError
 from deepgen.rewards import Score
 from deepgen.rewards.simple import MeanBrightness
 from deepgen.train.parallel import Ranks
+from deepgen.train.rl import learner
 from deepgen.train.rl.learner import Learner
 from deepgen.train.rl.rollout import Drawer
 from deepgen.train.rl.stage import RLRun, train_rl
@@ -168,6 +169,20 @@ def test_a_prompt_that_is_too_long_is_named(rl_smoke, tmp_path):
     path.write_text("word " * 2000)
     with pytest.raises(InputError, match=r"prompts\.txt #1 has \d+ tokens"):
         train_rl(rl_smoke(*SMALL, f"prompts.sets=[{{name: mine, format: prompts, path: {path}}}]"))
+
+
+def test_rows_that_fill_up_where_another_process_has_more_change_nothing(rl_smoke, monkeypatch):
+    score = MeanBrightness.__call__
+    monkeypatch.setattr(
+        MeanBrightness, "__call__", lambda self, batch: [Score(None, "no"), *score(self, batch)[1:]]
+    )
+    found = []
+    for extra in (0, 1):
+        monkeypatch.setattr(learner, "most_of", lambda turns, ranks, extra=extra: turns + extra)
+        run = RLRun(rl_smoke(*SMALL, "steps=1", "loss.kl_weight=1", folder=f"extra{extra}"), Ranks())
+        assert run.train()
+        found.append({name: p.detach().clone() for name, p in run.trained.items()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_a_picture_does_not_depend_on_what_it_is_drawn_with(rl_smoke):

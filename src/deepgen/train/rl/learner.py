@@ -119,7 +119,8 @@ class Learner:
             with self.reference.applied():
                 for micro in self.micros(steps, rows):
                     micro.put(reference, self._forward(drawn, micro).velocity)
-        gained = advantages.to(self.ranks.device, torch.float32)
+        # Rows without an advantage are not trained, but may fill up a batch: their NaN must not reach a sum.
+        gained = advantages.nan_to_num().to(self.ranks.device, torch.float32)
         return Task(drawn, steps, gained, old, reference)
 
     def accumulate(
