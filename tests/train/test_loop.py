@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -28,6 +31,31 @@ def test_a_run_has_exactly_one_length():
 
 def test_updates_stop_after_the_given_steps():
     assert list(Progress(config(steps=7)).updates("test")) == list(range(7))
+
+
+CLOCKS = """
+import sys, time
+import torch.distributed as dist
+from deepgen.train.loop import LoopConfig, Progress
+dist.init_process_group("gloo")
+progress = Progress(LoopConfig(budget_minutes=0.02, learning_rate=1.0), elapsed=0.3 * dist.get_rank())
+for step in progress.updates("test"):
+    time.sleep(0.02 * (1 + dist.get_rank()))
+with open(f"{sys.argv[1]}/{dist.get_rank()}", "w") as file:
+    file.write(f"{progress.step} {progress.elapsed}")
+"""
+
+
+def test_processes_that_prepared_for_different_times_stop_at_the_same_update(tmp_path):
+    script = tmp_path / "clocks.py"
+    script.write_text(CLOCKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, script, tmp_path], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / rank).read_text() for rank in "01")
+    assert first == second and int(first.split()[0]) > 1
 
 
 def test_a_requested_stop_ends_the_run_early():

@@ -146,7 +146,19 @@ class PairMaker:
     def __call__(self, rng: random.Random, sprites: Sprites) -> Iterator[Batch]:
         waiting: dict[ShelfKey, list[tuple[Sample | EditSample, list[int]]]] = defaultdict(list)
         while True:
+            # A kind for a whole batch: a rare one does not wait for a hundred times as many of the others.
             (kind,) = rng.choices(tuple(self.shares), tuple(self.shares.values()))
+            key = self.gather(rng, kind, waiting)
+            yield self.collate(key, waiting.pop(key))
+
+    def gather(
+        self,
+        rng: random.Random,
+        kind: str,
+        waiting: dict[ShelfKey, list[tuple[Sample | EditSample, list[int]]]],
+    ) -> ShelfKey:
+        """Draws samples of a kind until those of one size, which it returns, are a batch."""
+        while True:
             sample: Sample | EditSample
             if kind == "text":
                 sample = draw_sample(rng, "train", None)
@@ -163,7 +175,7 @@ class PairMaker:
             key = (kind, scene.height, scene.width)
             waiting[key].append((sample, ids))
             if len(waiting[key]) == self.chunk:
-                yield self.collate(key, waiting.pop(key))
+                return key
 
     def collate(self, key: ShelfKey, items: list[tuple[Sample | EditSample, list[int]]]) -> Batch:
         ids = torch.zeros(len(items), self.lengths[key[0]], dtype=torch.int16)

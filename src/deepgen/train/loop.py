@@ -66,8 +66,8 @@ class StageConfig(Config):
 class Progress:
     """How far a run is, in [0, 1], and whether it should stop (done, SIGTERM, or its share of time used up).
 
-    The clock is read once an update; several processes take the latest of their clocks, so that all follow one schedule
-    and stop together.
+    The clock is read once an update. Several processes take the latest of their clocks, preparations included, so that
+    all follow one schedule and stop at the same update: one that went on alone would wait for the others for ever.
     """
 
     def __init__(self, config: LoopConfig, step: int = 0, elapsed: float = 0.0) -> None:
@@ -86,9 +86,11 @@ class Progress:
     def _read_clock(self) -> None:
         self._here = time.monotonic() - self._start
         if dist.is_initialized() and dist.get_world_size() > 1:
-            shared = torch.tensor([self._here, float(self._stop_requested)], dtype=torch.float64)
+            mine = [self._here, self._elapsed_before, float(self._stop_requested)]
+            shared = torch.tensor(mine, dtype=torch.float64)
             dist.all_reduce(shared, dist.ReduceOp.MAX)  # through host memory: no wait for a device
-            self._here, self._stop_requested = float(shared[0]), bool(shared[1])
+            self._here, self._elapsed_before, stop = shared.tolist()
+            self._stop_requested = bool(stop)
 
     @property
     def fraction(self) -> float:
