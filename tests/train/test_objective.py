@@ -20,7 +20,7 @@ from deepgen.train.tiny import tiny_model
 from deepgen.train.trainable import TrainableConfig, make_trainable
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
-SHARED = Path("/work/shared/golden")
+SHARED = Path(__file__).parents[3] / "shared" / "golden"
 FOLDERS = [GOLDEN / "cases", *([SHARED / "cases"] if SHARED.exists() else [])]
 LOSSES = [(f, case.name) for f in FOLDERS for case in read_cases(f) if case.kind == "loss"]
 EVERYTHING = TrainableConfig(dit="full", bridge="full", think_tokens="full")

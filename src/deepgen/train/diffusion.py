@@ -197,6 +197,14 @@ def build_model(
     return model.to(ranks.device)
 
 
+def compile_blocks(blocks: list[nn.Module]) -> None:
+    """Compiles each for the shapes that it meets: one a kind of samples."""
+    # blocks share their limit of graphs: three kinds of blocks, each once for every kind of samples
+    torch._dynamo.config.recompile_limit = 64
+    for block in blocks:
+        block.compile(dynamic=False)
+
+
 def train_diffusion(config: DiffusionConfig) -> None:
     """Runs the stage; writes averaged weights of what it trained, and `state.pt`, into `output_dir`.
 
@@ -226,13 +234,8 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
     progress = run.resume(began)
     torch.manual_seed(config.loop.seed + ranks.rank + progress.step)  # noise of its own in each process
     conditioner = reader or Conditioner(model.vlm, model.bridge, config.compile)
-    if config.compile and reader is not None:
-        reader.compile(dynamic=False)
     if config.compile:
-        # blocks share their limit of graphs: three kinds of blocks, each once for every kind of samples
-        torch._dynamo.config.recompile_limit = 64
-        for block in dit.transformer_blocks:
-            block.compile(dynamic=False)
+        compile_blocks([*dit.transformer_blocks, *([reader] if reader else [])])
     trainer = Trainer(config, conditioner, dit, labeller, blank_prompts(tokenizer, device))
     metrics = Metrics(config.output_dir)
     label_weight = 0.0 if config.trainable.dit == "frozen" else config.label_weight
