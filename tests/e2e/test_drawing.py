@@ -200,6 +200,19 @@ def test_a_folder_of_other_pictures_is_not_mixed_with(run, tmp_path, change, wor
     assert "holds no 'deepgen' metadata" in run("generate", "--prompts", "p.txt", "-o", "out")[2][0]
 
 
+def test_a_folder_of_edits_of_a_picture_that_changed_is_not_taken_for_done(run, tmp_path):
+    picture(tmp_path / "in.png")
+    (tmp_path / "p.txt").write_text("make it red\n")
+    words = ("edit", "--prompts", "p.txt", "-i", "in.png", "--seed", 4)
+    assert run(*words)[0] == 0 and "already" in run(*words)[1]
+    picture(tmp_path / "in.png", seed=1)
+    code, _, errors = run(*words)
+    assert (
+        code == 2
+        and "p.txt, line 1: out/0001.png is there, drawn from pictures that have changed" in errors[0]
+    )
+
+
 def test_a_file_stops_at_a_line_that_cannot_be_drawn_and_keeps_the_others(run, tmp_path):
     picture(tmp_path / "in.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "in.png").read_bytes()[:5000])

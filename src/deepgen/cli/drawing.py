@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
 
 from deepgen import __version__
 from deepgen.cli.generate import Source, load_pipeline
@@ -20,7 +22,7 @@ from deepgen.pipeline.inputs import check_prompt
 from deepgen.pipeline.intake import check_count, open_picture
 from deepgen.pipeline.jobs import Job, read_jobs
 from deepgen.pipeline.output import check_writable, read_metadata, save_png
-from deepgen.pipeline.records import weights_hash
+from deepgen.pipeline.records import picture_hash, weights_hash
 from deepgen.pipeline.repeat import read_repeat
 from deepgen.pipeline.shipped import SHIPPED, resolve_model
 from deepgen.pipeline.sizes import Resize, check_size, parse_size
@@ -172,6 +174,11 @@ def _record_of(wish: Wish, settings: Settings, model: str) -> dict[str, Any] | N
                 f"{wish.where}{wish.path} is there with another {name} ({record[name]!r}, not {value!r}); "
                 "choose another folder or remove it"
             )
+    if [picture_hash(open_picture(path)) for path in wish.references] != record.get("reference_sha256"):
+        raise InputError(
+            f"{wish.where}{wish.path} is there, drawn from pictures that have changed since; choose another folder or "
+            "remove it"
+        )
     return record
 
 
@@ -182,28 +189,46 @@ def _draw(
     opened: dict[Path, Image.Image],
 ) -> None:
     """Draw and save, `settings.batch_size` pictures at a time; `opened` holds references that were read already."""
-    for start in range(0, len(wishes), settings.batch_size):
-        part = wishes[start : start + settings.batch_size]
-        try:
-            paths = {path for wish in part for path in wish.references}
-            opened = {path: opened.get(path) or open_picture(path) for path in paths}
-            images = [[opened[path] for path in wish.references] for wish in part]
-            result = pipe(
-                [wish.prompt for wish in part],
-                image=images,
-                negative_prompt=settings.negative,
-                width=[wish.width for wish in part],
-                height=[wish.height for wish in part],
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.cfg,
-                seed=[secrets.randbelow(2**32) if wish.seed is None else wish.seed for wish in part],
-                resize=settings.resize,
-                keep_size=settings.keep_size and any(images),
-            )
-        except InputError as error:
-            raise InputError(f"{part[0].where}{error}") from None
-        for wish, drawn, record in zip(part, result.images, result.metadata, strict=True):
-            _save(drawn, wish.path, record, [str(path) for path in wish.references])
+    starts = range(0, len(wishes), settings.batch_size)
+    # Of several batches one bar tells the time that is left, instead of one each. It leaves what goes to a file alone.
+    several, console = len(starts) > 1, Console(stderr=True)
+    if several:
+        pipe.set_progress_bar_config(disable=True)
+    with Progress(
+        console=console, redirect_stdout=sys.stdout.isatty(), transient=True, disable=not several
+    ) as bar:
+        for start in bar.track(starts, description="drawing"):
+            part = wishes[start : start + settings.batch_size]
+            try:
+                _draw_together(part, settings, pipe, opened)
+            except InputError as error:
+                raise InputError(f"{part[0].where}{error}") from None
+
+
+def _draw_together(
+    wishes: Sequence[Wish],
+    settings: Settings,
+    pipe: "DeepGenPipeline",
+    opened: dict[Path, Image.Image],
+) -> None:
+    """Draw pictures in one call and save them."""
+    paths = {path for wish in wishes for path in wish.references}
+    found = {path: opened.get(path) or open_picture(path) for path in paths}
+    images = [[found[path] for path in wish.references] for wish in wishes]
+    result = pipe(
+        [wish.prompt for wish in wishes],
+        image=images,
+        negative_prompt=settings.negative,
+        width=[wish.width for wish in wishes],
+        height=[wish.height for wish in wishes],
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.cfg,
+        seed=[secrets.randbelow(2**32) if wish.seed is None else wish.seed for wish in wishes],
+        resize=settings.resize,
+        keep_size=settings.keep_size and any(images),
+    )
+    for wish, drawn, record in zip(wishes, result.images, result.metadata, strict=True):
+        _save(drawn, wish.path, record, [str(path) for path in wish.references])
 
 
 def _save(picture: Image.Image, path: Path, record: dict[str, Any], references: Sequence[str]) -> None:
