@@ -14,7 +14,7 @@ from deepgen.scorers.calls import JudgeProfile
 FAMILIES = {
     *("geneval", "dpg-bench", "dpg-vlm", "unigenbench-en", "unigenbench-zh", "wise-legacy", "wise-verified"),
     *("t2i-corebench", "t2i-corebench-reasoning", "gedit-bench-en", "gedit-bench-cn", "imgedit-basic"),
-    *("risebench-2026.04", "risebench-2025.05", "unireditbench", "cvtg-2k", "world"),
+    *("risebench-2026.04", "risebench-2025.05", "unireditbench", "cvtg-2k", "world", "world-v1"),
 }
 
 

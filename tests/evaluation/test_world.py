@@ -1,6 +1,7 @@
 """The world benchmark from files to numbers, with a tiny random model and with a detector that knows the truth."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from deepgen.errors import CheckpointError, InputError
-from deepgen.evaluation import stages, world_scorer
+from deepgen.evaluation import registry, stages, world_scorer
 from deepgen.evaluation.benchmark import Answer, Status
 from deepgen.evaluation.benchmarks.world import BENCHMARKS, World
 from deepgen.evaluation.data import Selection, Shard, prepare
@@ -52,7 +53,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(Sprites, "load", lambda path: Sprites.procedural())
     make_test_file(tmp_path / "test.jsonl", 2)
     (tmp_path / "sprites.zip").write_text("stands for sprites")
-    return World(tmp_path / "test.jsonl", tmp_path / "sprites.zip")
+    return World("world", tmp_path / "test.jsonl", TEST_CATEGORIES, tmp_path / "sprites.zip")
 
 
 @pytest.fixture
@@ -79,13 +80,28 @@ def judged(run: Run, detector_folder: Path) -> Scored:
     return score_run(run, scorer.profile, "strict")
 
 
-def test_seeds_follow_the_lines_of_the_test_file() -> None:
-    (world,) = BENCHMARKS
+@pytest.mark.parametrize(
+    ("name", "file", "number"),
+    [
+        ("world", "world-test-v2.jsonl:d33945e98e65339c", 1100),
+        ("world-v1", "world-test-v1.jsonl:1fea88029838c6ea", 1050),
+    ],
+)
+def test_seeds_follow_the_lines_of_a_versions_test_file(name: str, file: str, number: int) -> None:
+    world = registry.find(name)
     items = world.items(Path("data"))
-    assert len(items) == 1100 and {item.group for item in items} == set(TEST_CATEGORIES)
+    assert Counter(item.group for item in items) == world.counts and len(items) == number
     seeds = [job.seed for job in jobs_of(world, items, 4, 0)]
-    assert seeds == [1000 * number + take for number in range(1100) for take in range(4)]
-    assert items[0].data["test"].startswith("world-test-v2.jsonl:d33945e98e65339c")
+    assert seeds == [1000 * line + take for line in range(number) for take in range(4)]
+    assert {item.data["test"] for item in items} == {file}
+
+
+def test_the_shipped_detector_knows_what_both_versions_show() -> None:
+    for world in BENCHMARKS:
+        WorldScorer(world.tests)
+    network, metrics = load_detector()
+    assert network.config["concepts"] == list(CONCEPTS) and network.config["styles"] == list(STYLES)
+    assert metrics is not None and metrics.keys() >= {"drawn", "reconstructed"}
 
 
 def test_a_run_draws_every_picture_and_gives_each_a_verdict(
@@ -224,7 +240,7 @@ def test_what_is_missing_is_named_before_anything_is_drawn(world: World, tmp_pat
     with pytest.raises(CheckpointError, match="no detector"):
         WorldScorer(world.tests, tmp_path)
     with pytest.raises(InputError, match="world fetch"):
-        World(world.test_file, tmp_path / "none.zip").prepare(tmp_path / "data")
+        world.with_sprites(tmp_path / "none.zip").prepare(tmp_path / "data")
     items = [item for item in world.items(tmp_path / "nowhere") if item.sources]
     with pytest.raises(InputError, match="--sprites"):
         stages.check_sources(Run(world, items, 1, tmp_path / "run"))

@@ -93,7 +93,9 @@ def _begin(
 
 def _resolution(plan: Plan, drawing: Drawing, pipe: "DeepGenPipeline") -> int | str:
     """The side of square pictures; otherwise words."""
-    if plan.benchmark.name == "world":
+    from deepgen.evaluation.benchmarks.world import World
+
+    if isinstance(plan.benchmark, World):
         return "each item's own"
     if plan.benchmark.task == "edit":
         return drawing.squash or f"the source's shape at {pipe.defaults.area} pixels"
@@ -137,7 +139,7 @@ def make_ceilings(plan: Plan, drawing: Drawing) -> list[Run]:
         raise InputError(f"--ceiling is for the benchmark world, not for {world.name}")
     sprites = Sprites.load(world.sprites or default_path())
     prepared, pipe = plan.prepared(), _load(drawing.model)
-    folder = drawing.output or Path("outputs") / "bench" / f"world-{pipe.name}-ceiling"
+    folder = drawing.output or Path("outputs") / "bench" / f"{world.name}-{pipe.name}-ceiling"
     kinds: dict[str, Draw] = {
         "drawn": Known(world.tests, sprites),
         "reconstructed": Known(world.tests, sprites, pipe),

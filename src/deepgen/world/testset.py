@@ -1,6 +1,6 @@
-"""The fixed test file of the picture world, `world-test-v2.jsonl`: a prompt and its exact truth in each line.
+"""The fixed test files of the picture world, `world-test-v*.jsonl`: a prompt and its exact truth in each line.
 
-`make_test_file` wrote it once, from the test split; it is package data and changes only under a new name.
+`make_test_file` wrote each once, from the test split of its day; they are package data, and a new one gets a new name.
 """
 
 import hashlib
@@ -18,6 +18,8 @@ from deepgen.world.sampling import CATEGORIES, EDIT_KINDS, Sample, draw_edit, dr
 from deepgen.world.scenes import Scene
 
 TEST_FILE = "world-test-v2.jsonl"
+FIRST_TEST_FILE = "world-test-v1.jsonl"
+"""Of the world's first 210 concepts in 3d and flat, without inserts: the world that the shipped nano was trained in."""
 TEST_CATEGORIES = (*CATEGORIES, *(f"edit_{kind}" for kind in EDIT_KINDS))
 
 
@@ -91,10 +93,14 @@ def sample_of(row: Mapping[str, Any]) -> Sample | EditSample:
     return EditSample(kind, prompt, source, target, region, "test", row["key"], references)
 
 
+def packaged(name: str = TEST_FILE) -> Path:
+    """Where a test file of the package is."""
+    return Path(str(resources.files("deepgen.world"))) / name
+
+
 def load_items(path: Path | None = None) -> tuple[list[Item], str]:
-    """The items of a test file (the packaged one if not given) and the file's sha256."""
-    path = path or Path(str(resources.files("deepgen.world"))) / TEST_FILE
-    content = path.read_bytes()
+    """The items of a test file (the packaged TEST_FILE if not given) and the file's sha256."""
+    content = (path or packaged()).read_bytes()
     rows = [json.loads(line) for line in content.decode("utf-8").splitlines()]
     items = [Item(row["id"], n, row["category"], sample_of(row)) for n, row in enumerate(rows)]
     return items, hashlib.sha256(content).hexdigest()

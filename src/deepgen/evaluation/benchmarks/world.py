@@ -1,11 +1,12 @@
-"""The benchmark `world`: does the model draw and edit what the picture world's prompts ask?
+"""The benchmarks `world` and `world-v1`: does the model draw and edit what the picture world's prompts ask?
 
-The prompts are `world-test-v2`, the judge is the world's detector, and what counts as right is in
-`deepgen.world.judging`.
+The prompts are `world-test-v2` and `world-test-v1`, which share no scale; the judge is the world's detector, and what
+counts as right is in `deepgen.world.judging`.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from deepgen.evaluation.files import write_text
 from deepgen.evaluation.sources import sha256_of
 from deepgen.world.edits import EditSample
 from deepgen.world.sprites import default_path
-from deepgen.world.testset import TEST_CATEGORIES, TEST_FILE, load_items
+from deepgen.world.testset import FIRST_TEST_FILE, TEST_CATEGORIES, load_items, packaged
 from deepgen.world.testset import Item as TestItem
 
 if TYPE_CHECKING:
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
     from deepgen.evaluation.world_scorer import WorldScorer
 
 PER_CATEGORY = 50
+FIRST_NOTE = (
+    "14 items show a recoloured alien or shield, which exist no longer: a detector of the larger world was never shown"
+    " such, and the shipped one is wrong about 11 of them even as they are drawn."
+)
 SPRITES_MARK = "sprites.sha256"
-"""Beside the drawn sources: which sprites they were drawn with."""
+"""Beside the drawn sources: which sprites they were drawn with, and for which test file."""
 
 
 class World(Benchmark):
-    name = "world"
-    title = "objects, counts, colours, places, edits, words in the picture world (world-test-v2)"
     task = "both"
-    folder = "world"
-    counts = dict.fromkeys(TEST_CATEGORIES, PER_CATEGORY)
     samples = 4
     judges = (JudgeProfile("world-detector", kind="world"),)
     attempts = 1
@@ -50,19 +51,33 @@ class World(Benchmark):
     scales: Mapping[str, tuple[float, float]] = {"psnr": (0.0, 100.0)}
     skips_untrained = True
     source_hint = "edits are drawn with the sprites of `deepgen world fetch`; or name --sprites"
-    notes = (
+    notes: Sequence[str] = (
         "right: the share of pictures without a fault. psnr: in dB, of what an edit should leave alone.",
         "The detector's own errors are measured by `deepgen bench detector`.",
     )
 
-    def __init__(self, test_file: Path | None = None, sprites: Path | None = None) -> None:
-        """test_file: the packaged one if None. sprites: where `deepgen world fetch` puts them if None."""
+    def __init__(
+        self,
+        name: str,
+        test_file: Path,
+        categories: Sequence[str],
+        sprites: Path | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """categories: those of the test file. sprites: where `deepgen world fetch` puts them if None. notes: on this
+        version."""
+        self.name = self.folder = name
+        self.title = f"objects, counts, colours, places, edits, words in the picture world ({test_file.stem})"
+        self.counts = dict.fromkeys(categories, PER_CATEGORY)
         self.test_file = test_file
         self.sprites = sprites
+        self.notes = (*World.notes, *notes)
 
     def with_sprites(self, sprites: Path) -> "World":
         """The same benchmark with another file of sprites."""
-        return World(self.test_file, sprites)
+        other = copy(self)
+        other.sprites = sprites
+        return other
 
     def prepare(self, data: Path) -> None:
         """Draw the pictures that edits are shown, once for a file of sprites; without sprites there are none."""
@@ -71,7 +86,7 @@ class World(Benchmark):
             if self.sprites is not None:
                 raise InputError(f"{packed}: no sprites there; `deepgen world fetch` gets them")
             return
-        digest = sha256_of(packed) + sha256_of(self.test_file) if self.test_file else sha256_of(packed)
+        digest = sha256_of(packed) + sha256_of(self.test_file)
         mark = data / SPRITES_MARK
         if mark.is_file() and mark.read_text(encoding="utf-8") == digest:
             return
@@ -105,7 +120,7 @@ class World(Benchmark):
                 test.prompt,
                 sources=self._sources(data, test),
                 size=(test.shown.width, test.shown.height),
-                data={"number": test.number, "test": f"{TEST_FILE}:{digest[:16]}"},
+                data={"number": test.number, "test": f"{self.test_file.name}:{digest[:16]}"},
             )
             for test in tests
         ]
@@ -154,4 +169,12 @@ class World(Benchmark):
         return WorldScorer(self.tests, options.detector, options.device)
 
 
-BENCHMARKS = (World(),)
+BENCHMARKS = (
+    World("world", packaged(), TEST_CATEGORIES),
+    World(
+        "world-v1",
+        packaged(FIRST_TEST_FILE),
+        [one for one in TEST_CATEGORIES if one != "edit_insert"],
+        notes=(FIRST_NOTE,),
+    ),
+)
