@@ -192,10 +192,11 @@ def _draw(
     starts = range(0, len(wishes), settings.batch_size)
     # Of several batches one bar tells the time that is left, instead of one each. It leaves what goes to a file alone.
     several, console = len(starts) > 1, Console(stderr=True)
+    shown = several and console.is_terminal
     if several:
         pipe.set_progress_bar_config(disable=True)
     with Progress(
-        console=console, redirect_stdout=sys.stdout.isatty(), transient=True, disable=not several
+        console=console, redirect_stdout=sys.stdout.isatty(), transient=True, disable=not shown
     ) as bar:
         for start in bar.track(starts, description="drawing"):
             part = wishes[start : start + settings.batch_size]

@@ -137,11 +137,8 @@ def test_pictures_without_a_reward_are_left_out_and_counted(rl_smoke, records, m
     assert train_rl(config)
     record = records(config)[0]
     assert record["advantage/invalid"] == pytest.approx(2 / 16)  # of each of two blocks the first
-    assert (
-        record["reward_valid/mean_brightness"]
-        == record["reward_service/mean_brightness/valid_share"]
-        == 0.875
-    )
+    assert record["reward_valid_share/mean_brightness"] == 0.875
+    assert record["reward_missing/mean_brightness"] == 2
 
 
 def test_a_mismatch_in_bf16_is_a_warning_with_advice(rl_smoke, records, caplog, monkeypatch):

@@ -80,8 +80,8 @@ def test_a_reward_server_that_is_killed_and_started_again_costs_no_step_and_pois
     far = records(config)
     assert [r["step"] for r in far] == list(range(1, 9))
     assert [r["reward/far"] for r in far] == [r["reward/far"] for r in records(near)]
-    assert sum(r["reward_service/far/retried"] for r in far) > 0
-    assert all(r["reward_service/far/valid_share"] == 1 for r in far)
+    assert sum(r["reward_retried/far"] for r in far) > 0
+    assert all(r["reward_valid_share/far"] == 1 for r in far)
     assert same_weights(config.output_dir / "final", near.output_dir / "final")
 
 

@@ -10,11 +10,11 @@ from deepgen.train.rl.stage import train_rl
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_reward_goes_where_its_sign_says(rl_smoke, records, sign):
-    config = rl_smoke("steps=8", f"reward_sign={sign}")
+    config = rl_smoke("steps=6", f"reward_sign={sign}")
     assert train_rl(config)
     rewards = [record["reward/mean"] for record in records(config)]
-    assert len(rewards) == 8
-    assert sign * (sum(rewards[-2:]) - sum(rewards[:2])) / 2 > 0.005
+    assert len(rewards) == 6
+    assert sign * (sum(rewards[-2:]) - sum(rewards[:2])) / 2 > 0.02
     assert records(config)[0]["mismatch/max"] <= 1e-6
 
 

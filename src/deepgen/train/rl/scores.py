@@ -124,7 +124,6 @@ def describe(
         values = table.rewards[used, k]
         record[f"reward/{name}"] = _mean(values)
         record[f"reward_spread/{name}"] = _within(values, table.groups[used])
-        record[f"reward_valid/{name}"] = _share(values.isfinite(), torch.ones_like(values).bool())
     for k, name in enumerate(held_out):
         record[f"held_out/{name}"] = _mean(table.held_out[:, k])
     if len(families) > 1:

@@ -296,8 +296,10 @@ class RLRun(Run[RLConfig]):
         record = describe(table, advantages, names, self.held_out, self.prompts.families)
         own = self.runner.take_metrics()
         values = all_mean(torch.tensor(list(own.values()), device=self.ranks.device), self.ranks)
-        services = dict(zip(own, values.tolist(), strict=True))
-        return record | {name.replace("reward/", "reward_service/", 1): v for name, v in services.items()}
+        for key, value in zip(own, values.tolist(), strict=True):
+            _, name, what = key.split("/")
+            record[f"reward_{what}/{name}"] = value
+        return record
 
     def _measured(self, measures: Measures) -> dict[str, float]:
         found = measures.read()
