@@ -90,6 +90,12 @@ def test_what_a_batch_cannot_be_is_refused_in_one_line(pipe, arguments, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_of_1024_tokens_is_drawn_and_one_of_1025_is_not(pipe):
+    assert len(pipe("b " * 512, num_inference_steps=1, seed=1).images) == 1
+    with pytest.raises(InputError, match="the prompt has 1025 tokens; shorten it to 1024"):
+        pipe("b " * 512 + "b")
+
+
 def pipeline_with(checkpoint, padding, dtype=torch.float32) -> DeepGenPipeline:
     pipeline = DeepGenPipeline.from_pretrained(checkpoint, torch_dtype=dtype, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
