@@ -84,6 +84,27 @@ def loss_case(naive):
     return entry, {"u": uniform, **given, **{n: v.float() for n, v in expected.items()}}
 
 
+def velocity_case(naive):
+    """The transformer alone on three targets, with two references, none and one."""
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=generator)
+
+    targets = [drawn(16, 8, 8), drawn(16, 4, 24), drawn(16, 12, 4)]
+    references = [[drawn(16, 4, 4), drawn(16, 8, 2)], [], [drawn(16, 12, 4)]]
+    times, context, pooled = torch.tensor([1000.0, 3.5, 420.0]), drawn(3, 7, 40), drawn(3, 24)
+    given = {f"target_{i}": z for i, z in enumerate(targets)}
+    given |= {f"reference_{i}_{j}": z for i, row in enumerate(references) for j, z in enumerate(row)}
+    expected = {}
+    for i, (target, row) in enumerate(zip(targets, references, strict=True)):
+        clean = [z.double() for z in row]
+        found = naive.velocity(target.double(), times[i], clean, context[i].double(), pooled[i].double())
+        expected[f"velocity_{i}"] = found.float()
+    entry = {"name": "dit_some", "kind": "velocity"}
+    return entry, {"timestep": times, "context": context, "pooled": pooled, **given, **expected}
+
+
 def written(folder, cases):
     (folder / "cases.json").write_text(json.dumps([entry for entry, _ in cases]))
     for entry, tensors in cases:
@@ -95,7 +116,7 @@ def written(folder, cases):
 def cases(tmp_path_factory):
     naive = Naive(DIFFUSERS)
     made = [sample_case(naive, name, call) for name, call in CALLS.items()]
-    return written(tmp_path_factory.mktemp("cases"), [*made, loss_case(naive)])
+    return written(tmp_path_factory.mktemp("cases"), [*made, loss_case(naive), velocity_case(naive)])
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +131,16 @@ def verify(cases, model, **options):
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["verify", str(cases), "--model", str(model), *words]
     result = CliRunner().invoke(build_app(arguments), arguments)
-    count = sum(len([n for n in load_file(p) if is_expected(n)]) for p in cases.glob("*.safetensors"))
+    count = sum(len(expected_of(path)) for path in cases.glob("*.safetensors"))
     assert result.exit_code == 0 and f"{count} of {count} tensors" in result.output, result.output
 
 
-def is_expected(name):
-    return not name.startswith(("init_latents", "source_", "target_", "noise_")) and name != "u"
+def expected_of(path):
+    """Names of the tensors that a case expects."""
+    given = ("init_latents", "source_", "target_", "noise_", "reference_", "timestep")
+    if path.stem.startswith("dit_"):
+        given = (*given, "context", "pooled")
+    return [name for name in load_file(path) if not name.startswith(given) and name != "u"]
 
 
 def test_the_reference_gives_the_golden_states_to_the_last_bit():
