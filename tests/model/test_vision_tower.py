@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepgen.model.vision import CLIP_MEAN, CLIP_STD, resize_for_vision, vision_embeds
+from deepgen.model.vision import CLIP_MEAN, CLIP_STD, patch_grid, resize_for_vision, vision_embeds
 
 PATCH, MERGE = 14, 2
 
@@ -59,3 +59,13 @@ def test_the_picture_wrapper_gives_a_grid_and_refuses_odd_sizes(tiny):
     assert tiny.vlm.image_embeds(torch.zeros(2, 3, 64, 96)).shape == (2, 2, 3, 32)
     with pytest.raises(InputError, match="not multiples of 32"):
         tiny.vlm.image_embeds(torch.zeros(1, 3, 64, 90))
+
+
+def test_a_picture_seen_while_drawing_can_be_trained_on_afterwards(tiny):
+    patch_grid.cache_clear()
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        vision_embeds(tiny.vlm.model.visual, pixels)
+    pixels.requires_grad_()
+    vision_embeds(tiny.vlm.model.visual, pixels).sum().backward()
+    assert pixels.grad is not None

@@ -62,6 +62,7 @@ class Grid:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for all later calls, of which some want gradients
 def patch_grid(rows: int, columns: int, merge: int, window: int) -> Grid:
     """The grid of rows x columns patches: window by window, in each its blocks of merge x merge by rows.
 
