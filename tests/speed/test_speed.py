@@ -8,7 +8,7 @@ import pytest
 from deepgen.errors import InputError
 from deepgen.speed.rollout import RolloutWork, measure_rollouts
 from deepgen.speed.scaling import Host, ScalingPlan, plan_jobs, run_scaling, table
-from deepgen.speed.training import Setting, Work, measure_training
+from deepgen.speed.training import Setting, Work, measure_training, measured_rate
 from deepgen.train.parallel import ParallelConfig, Ranks
 
 
@@ -19,7 +19,8 @@ def plan(folder, **values):
 def test_training_is_measured_for_each_task_and_told_where_its_time_goes():
     works = [Work("sft", task, 2, 64) for task in ("t2i", "edit")]
     setting = Setting(ParallelConfig(), warmup=0, repeats=1, profile=True)
-    peak, found = measure_training("tiny", works, setting, Ranks())
+    peak = measured_rate(setting.parallel, Ranks())
+    found = list(measure_training("tiny", works, setting, Ranks(), peak))
     assert peak > 0 and [x.task for x in found] == ["t2i", "edit"]
     for x in found:
         assert x.images_per_second == pytest.approx(2 / x.seconds) and x.mfu > 0 and not x.failure

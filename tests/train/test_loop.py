@@ -43,6 +43,7 @@ for step in progress.updates("test"):
     time.sleep(0.02 * (1 + dist.get_rank()))
 with open(f"{sys.argv[1]}/{dist.get_rank()}", "w") as file:
     file.write(f"{progress.step} {progress.elapsed}")
+dist.destroy_process_group()
 """
 
 
@@ -88,6 +89,15 @@ def test_a_non_finite_gradient_never_moves_the_weights():
     layer(torch.full((1, 2), float("nan"))).sum().backward()
     apply_update(optimizer, Progress(config()))
     assert torch.equal(layer.weight, before)
+
+
+def test_what_is_done_meanwhile_comes_before_the_step_and_does_not_change_it():
+    layer = nn.Linear(2, 1)
+    optimizer = make_optimizer([layer], config())
+    before, seen = layer.weight.detach().clone(), []
+    layer(torch.ones(1, 2)).sum().backward()
+    apply_update(optimizer, Progress(config()), meanwhile=lambda: seen.append(layer.weight.detach().clone()))
+    assert torch.equal(seen[0], before) and not torch.equal(layer.weight, before)
 
 
 def test_only_matrices_decay():

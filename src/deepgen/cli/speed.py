@@ -35,7 +35,7 @@ def training(
     """Measure training updates on random weights."""
     _use_expandable_segments()
     from deepgen.config import load_config
-    from deepgen.speed.training import STAGES, Setting, Work, measure_training
+    from deepgen.speed.training import STAGES, Setting, Work, measure_training, measured_rate
     from deepgen.train.parallel import ParallelConfig, start_ranks, stop_ranks
 
     stages, tasks = stage or list(STAGES), task or ["t2i", "edit"]
@@ -54,28 +54,25 @@ def training(
         repeats=repeats,
         profile=profile,
     )
-    ranks = start_ranks(device)
+    ranks, found = start_ranks(device), []
     try:
-        peak, found = measure_training(sizes, works, setting, ranks)
+        peak = measured_rate(setting.parallel, ranks)
+        print(f"matrix product: {peak / 1e12:.1f} TFLOP/s")
+        header = (
+            f"{'stage':10}{'task':6}{'batch':>6}{'s/update':>10}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}"
+        )
+        print(header + f"{'recomputed':>12}{'first s':>9}", flush=True)
+        for x in measure_training(sizes, works, setting, ranks, peak):
+            numbers = f"{x.seconds:10.3f}{x.images_per_second:10.2f}{x.mfu:7.1%}{x.peak_gib:10.1f}"
+            numbers += f"{x.recomputed:12.0%}{x.first_seconds:9.1f}"
+            print(f"{x.stage:10}{x.task:6}{x.batch_size:6}" + (f"  {x.failure}" if x.failure else numbers))
+            print(x.profile, end="\n" if x.profile else "", flush=True)
+            found.append(x.as_dict())
+            if output is not None:  # after each: what was measured outlives a run that is cut short
+                report = {"sizes": sizes, "matmul_tflops": peak / 1e12, **values, "results": found}
+                output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     finally:
         stop_ranks()
-    print(f"matrix product: {peak / 1e12:.1f} TFLOP/s")
-    header = f"{'stage':10}{'task':6}{'batch':>6}{'s/update':>10}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}"
-    print(header + f"{'recomputed':>12}{'first s':>9}")
-    for x in found:
-        numbers = f"{x.seconds:10.3f}{x.images_per_second:10.2f}{x.mfu:7.1%}{x.peak_gib:10.1f}"
-        numbers += f"{x.recomputed:12.0%}{x.first_seconds:9.1f}"
-        print(f"{x.stage:10}{x.task:6}{x.batch_size:6}" + (f"  {x.failure}" if x.failure else numbers))
-        if x.profile:
-            print(x.profile)
-    if output is not None:
-        report = {
-            "sizes": sizes,
-            "matmul_tflops": peak / 1e12,
-            **values,
-            "results": [x.as_dict() for x in found],
-        }
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def rollout(

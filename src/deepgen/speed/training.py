@@ -7,7 +7,7 @@ rate of a matrix product measured in the same run.
 import gc
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -98,8 +98,8 @@ def random_batch(work: Work) -> TrainBatch:
 
 def measure_stage(
     sizes: str, works: Sequence[Work], setting: Setting, ranks: Ranks, peak: float
-) -> list[Measurement]:
-    """Measure works of one stage on one model, in order.
+) -> Iterator[Measurement]:
+    """Measure works of one stage on one model, in order; each comes out when it is done.
 
     Args:
         sizes: see `measured_model`.
@@ -109,7 +109,8 @@ def measure_stage(
         peak: FLOP/s of a matrix product there.
     """
     trainer = make_trainer(sizes, works[0].stage, setting.parallel, ranks)
-    return [_fitting(trainer, work, setting, peak) for work in works]
+    for work in works:
+        yield _fitting(trainer, work, setting, peak)
 
 
 @dataclass(frozen=True)
@@ -200,15 +201,15 @@ def measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Meas
     )
 
 
+def measured_rate(parallel: ParallelConfig, ranks: Ranks) -> float:
+    """FLOP/s of a matrix product on the device, in the type that updates compute in."""
+    return matmul_rate(ranks.device, parallel.dtype, 8192 if ranks.device.type == "cuda" else 512)
+
+
 def measure_training(
-    sizes: str, works: Sequence[Work], setting: Setting, ranks: Ranks
-) -> tuple[float, list[Measurement]]:
-    """The matrix product's FLOP/s and all works, by stage, each stage with a fresh model."""
-    small = ranks.device.type != "cuda"
-    peak = matmul_rate(ranks.device, setting.parallel.dtype, 512 if small else 8192)
-    found: list[Measurement] = []
+    sizes: str, works: Sequence[Work], setting: Setting, ranks: Ranks, peak: float
+) -> Iterator[Measurement]:
+    """All works, by stage, each stage with a fresh model; see `measure_stage`."""
     for stage in dict.fromkeys(work.stage for work in works):
-        chosen = [work for work in works if work.stage == stage]
-        found += measure_stage(sizes, chosen, setting, ranks, peak)
+        yield from measure_stage(sizes, [w for w in works if w.stage == stage], setting, ranks, peak)
         release(ranks)
-    return peak, found

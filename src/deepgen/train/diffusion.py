@@ -175,7 +175,7 @@ def start_stream(
         )
     maker = PairMaker(tokenizer, config.shares, config.cache_chunk, config.lengths, config.emphasis)
     feed = start_feed(maker, config.sprites, f"{config.loop.seed}/{ranks.rank}", config.workers)
-    encoder = Encoder(vae.to(memory_format=torch.channels_last), model.vlm.model.visual, device)
+    encoder = Encoder(vae, model.vlm.model.visual, device)
     stream = Stream(feed, encoder, load_sprites(config.sprites), config.capacities)
     stream.fill(config.cache_fill)
     return stream
@@ -250,10 +250,9 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
             velocity, labels = trainer.losses(key, rows)
             loss = velocity + label_weight * (1 - progress.fraction) * labels
         loss.backward()
-        if step % config.refresh_every_steps == 0:
-            stream.add()  # while the device works on the gradients
         average_gradients(run.trained, ranks)
-        norm = apply_update(run.optimizer, progress)
+        fresh = step % config.refresh_every_steps == 0
+        norm = apply_update(run.optimizer, progress, meanwhile=stream.add if fresh else None)
         run.ema.update()
         sums[f"loss_{key[0]}"].append(velocity.detach())
         sums["labels"].append(labels.detach())

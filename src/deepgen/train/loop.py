@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -199,15 +199,30 @@ def make_optimizer(modules: Iterable[nn.Module], config: LoopConfig) -> torch.op
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=trained[0].is_cuda)
 
 
-def apply_update(optimizer: torch.optim.Optimizer, progress: Progress) -> Tensor:
+def apply_update(
+    optimizer: torch.optim.Optimizer, progress: Progress, meanwhile: Callable[[], None] | None = None
+) -> Tensor:
     """Clip, set the rate, step, forget the gradients. Returns the gradient norm (0-d tensor); a non-finite norm skips
-    the step."""
+    the step.
+
+    Args:
+        optimizer: of parameters that have gradients.
+        progress: of the run.
+        meanwhile: gives the device work that it does while this process, which has waited for the norm, launches the
+            many small kernels of the step.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, progress.config.clip_grad_norm)
+    finite = torch.isfinite(norm).to("cpu", non_blocking=True)
+    known = torch.cuda.current_stream().record_event() if norm.is_cuda else None
+    if meanwhile is not None:
+        meanwhile()
     rate = progress.learning_rate()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    if bool(torch.isfinite(norm)):
+    if known is not None:
+        known.synchronize()
+    if bool(finite):
         optimizer.step()
     else:
         log.warning("update %d skipped: gradient norm is %s", progress.step, float(norm))
