@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepgen.model.bridge import Bridge
 from deepgen.model.vlm import FusedVLM
-from deepgen.train.vlm import place_pictures
+from deepgen.train.vlm import picture_places, place_pictures
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Conditioner(nn.Module):
         super().__init__()
         self.vlm, self.bridge = vlm, bridge
         self.image_id: int = vlm.model.config.image_token_id
+        self._places: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         if compiled:
             for layer in vlm.model.language_model.layers:
                 layer.compile(dynamic=False)
@@ -56,7 +57,11 @@ class Conditioner(nn.Module):
         index = torch.arange(total, device=embeds.device)
         if prompts.vision is None:
             return embeds, index.expand(3, batch, -1)
-        return place_pictures(embeds, prompts.ids, self.image_id, prompts.vision, prompts.rows)
+        shape = (total, *prompts.vision.shape[1:3], prompts.rows)
+        if shape not in self._places:  # one template: looked for once, as looking waits for the device
+            tokens = prompts.vision.shape[2]
+            self._places[shape] = picture_places(prompts.ids, self.image_id, total, tokens, prompts.rows)
+        return place_pictures(embeds, prompts.vision, *self._places[shape])
 
 
 def drop_prompts(ids: Tensor, lengths: Tensor, empty: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,7 @@ from deepgen.train.captions import CaptionReader
 from deepgen.train.conditioner import Conditioner, PromptBatch, drop_prompts
 from deepgen.train.diffusion_run import DiffusionConfig, Run
 from deepgen.train.feeds import load_sprites, start_feed
+from deepgen.train.graphs import Replayed, Step
 from deepgen.train.loop import (
     Metrics,
     apply_update,
@@ -115,6 +116,14 @@ class Trainer:
         weights = rows["weights"].float()
         share = weights / weights.sum()
         return (error * share).sum(), (surprise * share.flatten()).sum()
+
+    def step(self, key: ShelfKey, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The losses, their gradients made. `rows` has `label_weight` [] beside what `losses` reads."""
+        device = rows["ids"].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            velocity, labels = self.losses(key, rows)
+        (velocity + rows["label_weight"] * labels).backward()
+        return velocity.detach(), labels.detach()
 
 
 def choose_batches(
@@ -237,6 +246,9 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
     if config.compile:
         compile_blocks([*dit.transformer_blocks, *([reader] if reader else [])])
     trainer = Trainer(config, conditioner, dit, labeller, blank_prompts(tokenizer, device))
+    step_of: Step = trainer.step
+    if config.compile and device.type == "cuda":
+        step_of = Replayed(trainer.step, list(run.trained))
     metrics = Metrics(config.output_dir)
     label_weight = 0.0 if config.trainable.dit == "frozen" else config.label_weight
     chosen = choose_batches(stream, config, random.Random(f"{config.loop.seed}/{progress.step}"))
@@ -246,16 +258,14 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
         key, size = next(chosen)
         shelf = stream.shelves[key]
         rows = shelf.take(torch.randint(len(shelf), (size,), device=device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            velocity, labels = trainer.losses(key, rows)
-            loss = velocity + label_weight * (1 - progress.fraction) * labels
-        loss.backward()
+        rows["label_weight"] = torch.full((), label_weight * (1 - progress.fraction), device=device)
+        velocity, labels = step_of(key, rows)
         average_gradients(run.trained, ranks)
         fresh = step % config.refresh_every_steps == 0
         norm = apply_update(run.optimizer, progress, meanwhile=stream.add if fresh else None)
         run.ema.update()
-        sums[f"loss_{key[0]}"].append(velocity.detach())
-        sums["labels"].append(labels.detach())
+        sums[f"loss_{key[0]}"].append(velocity)
+        sums["labels"].append(labels)
         if step % config.loop.log_every_steps == 0:
             losses = {name: torch.stack(values).mean().item() for name, values in sums.items()}
             rate, seconds = progress.learning_rate(), progress.elapsed

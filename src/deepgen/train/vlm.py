@@ -253,26 +253,36 @@ def picture_positions(length: int, starts: Sequence[int], rows: int, columns: in
     return torch.cat(parts, dim=1)
 
 
-def place_pictures(
-    embeds: Tensor, ids: Tensor, image_id: int, vision: Tensor, rows: int
-) -> tuple[Tensor, Tensor]:
-    """Pictures put over their pads, and the rotary positions.
+def picture_places(ids: Tensor, image_id: int, length: int, tokens: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Where pictures stand in prompts of one template, and the rotary positions. Waits for the device.
+
+    Args:
+        ids: [B, ≤ length]; the pads stand at the same places in every row, as pictures come before the text.
+        image_id: the pad's.
+        length: of the whole sequence.
+        tokens: of one picture, in `rows` rows.
+
+    Returns:
+        Places of the pads [P·tokens] and positions [3, length].
+    """
+    pads = (ids[0] == image_id).nonzero().squeeze(1)
+    positions = picture_positions(length, pads[::tokens].tolist(), rows, tokens // rows)
+    return pads, positions.to(ids.device)
+
+
+def place_pictures(embeds: Tensor, vision: Tensor, pads: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures put over their pads, and the rotary positions of the batch.
 
     Args:
         embeds: [B, L, D] of the tokens.
-        ids: [B, ≤ L]; the pads stand at the same places in every row, as pictures come before the text.
-        image_id: the pad's.
-        vision: [B, P, n, D], each sample's pictures in order, of n tokens in `rows` rows.
+        vision: [B, P, n, D], each sample's pictures in order.
+        pads, positions: from `picture_places`.
 
     Returns:
         Embeddings [B, L, D] and positions [3, B, L].
     """
-    batch, length, _ = embeds.shape
-    tokens = vision.shape[2]
-    pads = (ids[0] == image_id).nonzero().squeeze(1)
     embeds = embeds.index_copy(1, pads, vision.flatten(1, 2).to(embeds.dtype))
-    positions = picture_positions(length, pads[::tokens].tolist(), rows, tokens // rows)
-    return embeds, positions.to(embeds.device)[:, None].expand(3, batch, -1)
+    return embeds, positions[:, None].expand(3, len(embeds), -1)
 
 
 def embed_batch(
@@ -286,7 +296,9 @@ def embed_batch(
         return embeds, torch.arange(length, device=device).expand(3, count, -1)
     pixels = to_signed(batch["pixels"].flatten(0, 1), device)
     vision = vision_embeds(vlm.model.visual, pixels).unflatten(0, (count, -1))
-    return place_pictures(embeds, ids, vlm.config.image_token_id, vision, pixels.shape[2] // 32)
+    rows, tokens = pixels.shape[2] // 32, vision.shape[2]
+    places = picture_places(ids, vlm.config.image_token_id, length, tokens, rows)
+    return place_pictures(embeds, vision, *places)
 
 
 def next_token_loss(
