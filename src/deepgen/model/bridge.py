@@ -127,19 +127,22 @@ class Bridge(ModelMixin, ConfigMixin):
         """
         return self.meta_queries.to(dtype, copy=True)
 
-    def forward(self, fused: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, fused: Tensor, lengths: Tensor | None = None, packed: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Context [B, L, context_dim] and pooled [B, pooled_dim].
 
         Args:
             fused: [B, L, n·D] from `FusedVLM.hidden`, filled on the right.
             lengths: real rows of each sample, int [B]; None when all L are. Filler is neither attended to nor
                 pooled.
+            packed: whether the variable-length kernel may run (its shapes are not static).
         """
         size = fused.shape[1]
         if known_full(lengths, size):
             lengths = None
         x = self.projector_1(fused)
-        x = self.connector(x, ragged_layout([(size, lengths)], x))
+        x = self.connector(x, ragged_layout([(size, lengths)], x, packed))
         if lengths is None:
             mean = x.mean(1)
         else:

@@ -42,7 +42,7 @@ class Conditioner(nn.Module):
     def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Returns context [B, L + Q, Dc], lengths [B], pooled [B, Dp]; causality keeps the filler out."""
         lengths = prompts.lengths + self.bridge.config.num_queries
-        context, pooled = self.bridge(self.vlm.decode(*self.embed(prompts)), lengths)
+        context, pooled = self.bridge(self.vlm.decode(*self.embed(prompts)), lengths, packed=False)
         return context, lengths, pooled
 
     def embed(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:

@@ -247,7 +247,7 @@ def _train(config: DiffusionConfig, ranks: Ranks) -> None:
         compile_blocks([*dit.transformer_blocks, *([reader] if reader else [])])
     trainer = Trainer(config, conditioner, dit, labeller, blank_prompts(tokenizer, device))
     step_of: Step = trainer.step
-    if config.compile and device.type == "cuda":
+    if device.type == "cuda":
         step_of = Replayed(trainer.step, list(run.trained))
     metrics = Metrics(config.output_dir)
     label_weight = 0.0 if config.trainable.dit == "frozen" else config.label_weight
