@@ -24,7 +24,7 @@ def training(
     recompute: Annotated[
         list[float] | None,
         typer.Option(
-            help="Share of the blocks computed again; several: the first that fits. 0, 0.5, 1 if not given."
+            help="Share of the blocks computed again; several: the first that fits. 0, 0.25 … 1 if not given."
         ),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile each block.")] = True,

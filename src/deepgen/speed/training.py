@@ -49,7 +49,7 @@ class Setting:
     """How it is run."""
 
     parallel: ParallelConfig
-    shares: tuple[float, ...] = (0.0, 0.5, 1.0)
+    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Of recomputed blocks: the first that fits in memory counts."""
     warmup: int = 2
     repeats: int = 5
