@@ -68,9 +68,7 @@ def training(
             print(f"{x.stage:10}{x.task:6}{x.batch_size:6}" + (f"  {x.failure}" if x.failure else numbers))
             print(x.profile, end="\n" if x.profile else "", flush=True)
             found.append(x.as_dict())
-            if output is not None:  # after each: what was measured outlives a run that is cut short
-                report = {"sizes": sizes, "matmul_tflops": peak / 1e12, **values, "results": found}
-                output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            _write(output, {"sizes": sizes, "matmul_tflops": peak / 1e12, **values, "results": found})
     finally:
         stop_ranks()
 
@@ -120,10 +118,14 @@ def rollout(
                 f"{x.passes:8.0f}{x.images_per_second:10.3f}{x.peak_gib:10.1f}{x.first_seconds:9.1f}",
                 flush=True,
             )
+            _write(output, {"sizes": sizes, **values, "results": found})
     finally:
         stop_ranks()
+
+
+def _write(output: Path | None, report: dict[str, Any]) -> None:
+    """After each measurement, so that what was measured outlives a run that is cut short."""
     if output is not None:
-        report = {"sizes": sizes, **values, "results": found}
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -98,15 +98,15 @@ class Part:
 def sft(part: Part) -> None:
     """Joint fine-tuning (DiT, bridge, VLM adapters), its noise, and its checkpoint."""
     _noise(part)
-    gpu = part.options.device == "cuda"
-    trainer = _supervised(part, part.options.sizes, "sft", part.parallel(compile=gpu), ("t2i", "edit"))
+    # Not compiled: at published sizes that takes longer than a part may.
+    trainer = _supervised(part, part.options.sizes, "sft", part.parallel(), ("t2i", "edit"))
     if part.options.save:
         _save(part, trainer)
 
 
 def hsdp(part: Part) -> None:
     """The same with two replicas of a model that is sharded over half of the devices each."""
-    parallel = part.parallel(shard="hsdp", replicas=2, compile=part.options.device == "cuda")
+    parallel = part.parallel(shard="hsdp", replicas=2)
     _supervised(part, part.options.sizes, "hsdp", parallel, ("t2i",))
 
 
