@@ -1,6 +1,5 @@
 """`deepgen speed`: measured speed and memory."""
 
-import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +43,7 @@ def training(
     if unknown := [x for x in tasks if x not in ("t2i", "edit")]:
         raise InputError(f"unknown task {unknown[0]!r}; known: t2i, edit")
     works = [Work(s, t, b, side) for s in stages for t in tasks for b in batch or [4, 16]]
-    values: dict[str, Any] = {
-        "compile": compiled,
-        **_compute(device),
-    }
+    values: dict[str, Any] = {"compile": compiled, **_compute(device)}
     setting = Setting(
         load_config(ParallelConfig, values),
         tuple(recompute) if recompute else Setting.shares,
@@ -125,8 +121,10 @@ def rollout(
 
 def _write(output: Path | None, report: dict[str, Any]) -> None:
     """After each measurement, so that what was measured outlives a run that is cut short."""
+    from deepgen.evaluation.files import write_json
+
     if output is not None:
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(output, report)
 
 
 def scaling(

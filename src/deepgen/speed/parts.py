@@ -5,7 +5,6 @@ A part keeps what it has found after every measurement, so that one which is sto
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,13 +20,22 @@ from torch.distributed.tensor import DTensor
 
 from deepgen.checkpoints import GenerationDefaults
 from deepgen.evaluation.detector import load_detector
+from deepgen.evaluation.files import write_json
 from deepgen.pipeline.pipeline import DeepGenPipeline
 from deepgen.speed.models import SIZES, measured_model
 from deepgen.speed.profile import collective_seconds
 from deepgen.speed.rollout import RolloutWork, measure_rollouts
-from deepgen.speed.training import PROMPT, Setting, Trainer, Work, make_trainer, measure, random_batch
+from deepgen.speed.training import (
+    PROMPT,
+    Setting,
+    Trainer,
+    Work,
+    make_trainer,
+    measure,
+    measured_rate,
+    random_batch,
+)
 from deepgen.train.checkpointing import CheckpointConfig, Checkpointer, TensorState
-from deepgen.train.flops import matmul_rate
 from deepgen.train.optimizer import optimizer_tensors
 from deepgen.train.parallel import ParallelConfig, Ranks, local, recompute, start_ranks, stop_ranks
 from deepgen.train.published import PUBLISHED_SIZES
@@ -70,9 +78,7 @@ class Part:
     def keep(self) -> None:
         """Write what is found so far, by the first process."""
         if self.ranks.first:
-            draft = self.output.with_suffix(".draft")
-            draft.write_text(json.dumps({"rates": self.rates, "facts": self.facts}), encoding="utf-8")
-            os.replace(draft, self.output)
+            write_json(self.output, {"rates": self.rates, "facts": self.facts})
 
     def barrier(self) -> None:
         """Wait for all processes, and for the device."""
@@ -114,15 +120,15 @@ def _supervised(
     part: Part, sizes: str, name: str, parallel: ParallelConfig, tasks: tuple[str, ...]
 ) -> Trainer:
     ranks = part.ranks
-    gpu = ranks.device.type == "cuda"
-    peak = matmul_rate(ranks.device, parallel.dtype, 8192 if gpu else 512)
+    setting = Setting(parallel, warmup=2, repeats=5 if ranks.device.type == "cuda" else 1)
+    peak = measured_rate(parallel, ranks)
     trainer = make_trainer(sizes, "sft", parallel, ranks)
     for task in tasks:
         work = part.batch_of(task, sizes)
         # Fixed, so that it is the same at every number of devices: edits of the published sizes need all of it.
         share = 0.0 if sizes != PUBLISHED_SIZES else 0.5 if task == "t2i" else 1.0
         recompute(trainer.model, share)
-        found = measure(trainer, work, Setting(parallel, warmup=2, repeats=5 if gpu else 1), peak)
+        found = measure(trainer, work, setting, peak)
         rate = part.rates[f"{name} {task}"] = {
             key: float(value)
             for key, value in asdict(found).items()

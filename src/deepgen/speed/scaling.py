@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from deepgen.errors import InputError
+from deepgen.evaluation.files import write_json
 from deepgen.speed.parts import PARTS, Options
 
 POLL_SECONDS = 0.2
@@ -129,6 +130,7 @@ class Host:
     def __init__(self, plan: ScalingPlan, folder: Path, slots: list[int], say: Callable[[str], None]) -> None:
         self.plan, self.folder, self.free, self.say = plan, folder, slots, say
         self.started = time.perf_counter()
+        self._written: dict[str, Any] = {}
 
     @property
     def left(self) -> float:
@@ -246,9 +248,10 @@ class Host:
         }
 
     def _write(self, jobs: Sequence[Job]) -> None:
-        draft = self.plan.output.with_suffix(".draft")
-        draft.write_text(json.dumps(self.report(jobs), indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, self.plan.output)
+        report = self.report(jobs)
+        if report != self._written:
+            write_json(self.plan.output, report)
+            self._written = report
 
 
 def _stop(job: Job) -> None:
