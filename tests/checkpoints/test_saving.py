@@ -95,3 +95,11 @@ def test_the_saved_vlm_is_one_that_transformers_reads(golden, tmp_path):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     norm = golden[0].vlm.model.language_model.norm.weight
     assert torch.equal(theirs.model.language_model.norm.weight, norm)
+
+
+def test_a_saved_model_names_no_folder_of_the_machine_that_made_it(golden, tmp_path):
+    model, defaults = golden
+    dit = DiT.from_pretrained(GOLDEN / "transformer")
+    assert str(GOLDEN) in dit.to_json_string()
+    save_model(DeepGenModel(model.vlm, model.bridge, dit, model.vae), defaults, tmp_path)
+    assert not any(str(GOLDEN) in path.read_text() for path in tmp_path.rglob("*.json"))

@@ -78,7 +78,7 @@ def test_step_by_step_with_pictures_made_elsewhere(
     assert "toy/right[judge-1,strict]" in capsys.readouterr().out
     assert deepgen("bench", "report", "run") == 0
     folder = Path("run/scores/judge-1.strict")
-    assert {"records.jsonl", "report.html", "results.json", "results.md", "sheets"} == {
+    assert {"overview.png", "records.jsonl", "report.html", "results.json", "results.md", "sheets"} == {
         path.name for path in folder.iterdir()
     }
     results = json.loads((folder / "results.json").read_text())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -128,6 +129,19 @@ def test_tables_and_sheets_are_written_beside_the_scores(ran: Any) -> None:
     folder = ran.run.folder / "scores" / "judge-1.strict"
     assert {path.name for path in (folder / "sheets").iterdir()} == {"cats.png", "dogs.png"}
     assert "toy/right" in (folder / "results.md").read_text(encoding="utf-8")
+    with Image.open(folder / "overview.png") as overview, Image.open(folder / "sheets" / "cats.png") as cats:
+        assert overview.height == cats.height  # two panels: the first of each group
+
+
+def test_panels_of_a_sheet_flow_like_words_and_none_leaves_its_edge(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), "blue").save(tmp_path / "p.png")
+    for many in ((1, 3, 1, 2, 1), (8,), (1,)):
+        panels = [Panel((tmp_path / "p.png",) * n, "p", True, ()) for n in many]
+        draw_sheet(panels, tmp_path / "sheet.png", columns=4)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            pixels = np.asarray(sheet)
+        shown = (pixels == (0, 0, 255)).all(-1).sum()
+        assert shown == 152 * 152 * sum(many)
 
 
 def test_a_sheet_marks_right_green_and_wrong_red(tmp_path: Path) -> None:

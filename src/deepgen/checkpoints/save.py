@@ -62,7 +62,9 @@ def save_model(
     model.vlm.model.config.save_pretrained(folder / "vlm")
     save_tokenizer(model.vlm.tokenizer, folder / "vlm")
     for name, network in (("connector", model.bridge), ("transformer", model.dit), ("vae", model.vae)):
-        network.save_config(folder / name)
+        config = json.loads(network.to_json_string())
+        config.pop("_name_or_path", None)  # a folder of the machine that trained it
+        _write_text(folder / name / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     FlowMatchEulerDiscreteScheduler(shift=defaults.shift).save_config(folder / "scheduler")
     index: dict[str, Any] = {**MODEL_INDEX, "_diffusers_version": diffusers.__version__}
     _write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")

@@ -200,7 +200,7 @@ def _report(run: Run, profile: "JudgeProfile", scoring: Scoring) -> None:
     target = score_folder(run.folder, profile.name, scoring)
     path = write_page(target, run.benchmark, side.results, side.shown, side.scored.why)
     print(text_report(run.benchmark, side.results))
-    print(f"written to {target}: results.json, results.md, {path.name}, sheets")
+    print(f"written to {target}: results.json, results.md, {path.name}, overview.png, sheets")
 
 
 def _side(run: Run, profile: "JudgeProfile", scoring: Scoring) -> "Side":

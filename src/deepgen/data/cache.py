@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from deepgen.errors import DataError
@@ -92,12 +92,17 @@ class FeatureCache:
             raise DataError(f"{path}: damaged ({error}); delete it") from error
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep an entry; it appears whole or not at all."""
+        """Keep an entry; it appears whole or not at all. Raises DataError: no space, or no permission."""
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
         draft = path.with_name(f"{uuid.uuid4().hex}.draft")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
-        os.replace(draft, path)
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draft.write_bytes(data)
+            os.replace(draft, path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
     def of_pictures(
         self,

@@ -195,8 +195,8 @@ def shown_pictures(run: Run, records: Sequence[Record]) -> list[Shown]:
 def write_reports(
     run: Run, results: Results, shown: Sequence[Shown], words: Mapping[tuple[str, int], str]
 ) -> None:
-    """`results.md` and `sheets/GROUP.png`, the first picture of each of a group's first items; words: of the judge,
-    by item and sample."""
+    """`results.md`, `sheets/GROUP.png`, the first picture of each of a group's first items, and `overview.png`, the
+    first of each group; words: of the judge, by item and sample."""
     folder = score_folder(run.folder, results.judge, results.mode)
     write_text(folder / TABLE_FILE, markdown_report(run.benchmark, results))
     panels: dict[str, list[Panel]] = {}
@@ -209,3 +209,5 @@ def write_reports(
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
     for group, some in panels.items():
         draw_sheet(some, folder / "sheets" / f"{file_name(group)}.png")
+    if panels:
+        draw_sheet([some[0] for some in panels.values()], folder / "overview.png")

@@ -1,6 +1,5 @@
 """Sheets of pictures for the eye: what was asked, what came, and whether it is right."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,31 +18,46 @@ class Panel:
 
 
 _THUMB, _TEXT, _GAP = 160, 57, 8
+_TALL = _THUMB + _TEXT + _GAP
 _GREEN, _RED = (30, 150, 60), (210, 40, 40)
 
 
 def draw_sheet(panels: Sequence[Panel], path: Path, columns: int = 6) -> None:
-    """A PNG of the panels: each picture under a bar and a mark, green where right, with prompt and faults."""
-    most = max(len(panel.pictures) for panel in panels)
-    columns = max(1, columns // most)
-    wide, tall = _THUMB * most + _GAP, _THUMB + _TEXT + _GAP
-    sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * tall + _GAP), "white")
+    """A PNG of the panels: each picture under a bar and a mark, green where right, with prompt and faults.
+
+    `columns` is how many panels of one picture fit beside each other.
+    """
+    places = _flow([len(panel.pictures) for panel in panels], columns)
+    wide = max(left + _THUMB * len(panel.pictures) for panel, (left, _) in zip(panels, places, strict=True))
+    sheet = Image.new("RGB", (wide + _GAP, places[-1][1] + _TALL), "white")
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(10)
-    for number, panel in enumerate(panels):
-        left, top = _GAP + number % columns * wide, _GAP + number // columns * tall
+    for panel, (left, top) in zip(panels, places, strict=True):
         colour = _GREEN if panel.right else _RED
-        pen.rectangle((left, top, left + wide - _GAP - 1, top + 4), fill=colour)
+        wide = _THUMB * len(panel.pictures)
+        pen.rectangle((left, top, left + wide - 1, top + 4), fill=colour)
         for place, file in enumerate(panel.pictures):
             with Image.open(file) as picture:
                 picture.thumbnail((_THUMB - 2, _THUMB - 8))
                 sheet.paste(picture, (left + place * _THUMB, top + 6))
         _mark(pen, (left, top + _THUMB + 2), panel.right)
-        words = [*_wrap(panel.prompt, 5.0, wide - 26), "; ".join(panel.faults)]
+        words = [*_wrap(panel.prompt, 5.0, wide - 18), "; ".join(panel.faults)]
         for line, text in enumerate(words[:5]):
             fill = _RED if line == len(words) - 1 else (0, 0, 0)
-            pen.text((left + 16, top + _THUMB + 11 * line), text[: int(wide / 5.2)], fill=fill, font=font)
+            pen.text((left + 16, top + _THUMB + 11 * line), text[: int(wide / 5.0)], fill=fill, font=font)
     sheet.save(path)
+
+
+def _flow(pictures: Sequence[int], columns: int) -> list[tuple[int, int]]:
+    """Left and top of panels of so many pictures each, set like words of a text."""
+    places, left, top, room = [], _GAP, _GAP, columns * (_THUMB + _GAP)
+    for many in pictures:
+        wide = _THUMB * many
+        if left > _GAP and left + wide > room:
+            left, top = _GAP, top + _TALL
+        places.append((left, top))
+        left += wide + _GAP
+    return places
 
 
 def _mark(pen: ImageDraw.ImageDraw, corner: tuple[int, int], right: bool) -> None:
