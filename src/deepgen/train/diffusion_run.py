@@ -55,7 +55,7 @@ class DitShape(Config):
 
 
 class DiffusionConfig(StageConfig):
-    """`deepgen train nano_diffusion`."""
+    """`deepgen train train/nano_base`, `nano_align`, `nano_sft`."""
 
     stage: str = "diffusion"
     vlm: Path
