@@ -100,6 +100,20 @@ def test_groups_without_spread_are_counted_and_left_out_of_the_batch():
     np.testing.assert_allclose(kept.values, gdpo(values, groups, weights), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_group_whose_spread_is_far_below_epsilon_weighs_accordingly_less(batch):
+    """Equal pictures but for the scale: without epsilon both groups would have the same advantages."""
+    shape = np.random.default_rng(0).normal(size=4)
+    spreads = np.repeat([1e-3, 10.0], 4)
+    values = (np.tile(shape / shape.std(ddof=1), 2) * spreads)[:, None]
+    groups, weights = np.repeat([0, 1], 4), np.ones((8, 1))
+    quiet, loud = compute(values, groups, weights, batch_normalise=batch, epsilon=0.05).values.view(2, 4)
+    share = (1e-3 / (1e-3 + 0.05)) / (10 / (10 + 0.05))
+    torch.testing.assert_close(quiet, share * loud, rtol=1e-9, atol=1e-12)
+    quiet, loud = compute(values, groups, weights, batch_normalise=batch).values.view(2, 4)
+    assert (quiet / loud).min() > 0.9
+
+
 def test_a_group_with_one_value_of_a_reward_has_none_of_it():
     values, groups, weights = rollout(rewards=3)
     values[0:3, 1] = np.nan
