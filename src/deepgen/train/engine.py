@@ -85,7 +85,7 @@ class SupervisedRun(Run[SupervisedConfig]):
             metrics.write(step, **self._record(), gradient_norm=norm, learning_rate=rate)
             self.window = Window()
         score = self._validate(metrics, step)
-        self.draw_samples()
+        self.draw_samples(step - 1)
         return score
 
     def _accumulate(self, batches: Iterator[TrainBatch]) -> None:

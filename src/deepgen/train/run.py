@@ -211,11 +211,12 @@ class Run(ABC, Generic[ConfigT]):
         """The averaged weights in place of the trained ones while inside, where an average is kept."""
         return self.ema.applied() if self.ema is not None else nullcontext()
 
-    def draw_samples(self) -> None:
-        """The sheet of fixed prompts, when it is time. Collective."""
+    def draw_samples(self, before: int) -> None:
+        """The sheet of fixed prompts, where its time has come since update `before`. Collective."""
         config, step = self.config, self.counters.step
         samples = config.samples
-        if not (samples.prompts or samples.edits) or step % samples.every_steps:
+        due = step // samples.every_steps > before // samples.every_steps
+        if not (samples.prompts or samples.edits) or not due:
             return
         path = config.output_dir / "samples" / f"step_{step:08d}.png"
         with self.averaged(), torch.no_grad(), computing(config.parallel, self.ranks):

@@ -43,9 +43,11 @@ def test_groups_that_become_alike_are_said():
     assert "differ" in said(watch(series(diversity=-0.0045))[0])[0]
 
 
-def test_ratios_beyond_the_clip_range_are_said_at_once():
-    found, _ = watch(series(count=3, **{"log_ratio/absolute": 2e-4}))
-    assert "learning_rate" in found[0][0] and found[1] == []
+@pytest.mark.parametrize("name", ["log_ratio/absolute", "log_ratio/after"])
+def test_ratios_beyond_the_clip_range_are_said_at_once(name):
+    found, _ = watch(series(count=3, **{name: 2e-4}))
+    assert len(found[0]) == 1 and "learning_rate" in found[0][0] and found[1] == []
+    assert said(watch(series(count=3, **{name: 0.9e-4}))[0]) == []
 
 
 def test_a_warning_comes_once_in_a_window_and_memory_survives_a_restart():

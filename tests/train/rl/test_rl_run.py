@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from deepgen.errors import ConfigError, InputError
 from deepgen.rewards import Score
 from deepgen.rewards.simple import MeanBrightness
 from deepgen.train.parallel import Ranks
 from deepgen.train.rl import learner
-from deepgen.train.rl.learner import Learner
+from deepgen.train.rl.learner import Learner, Task
+from deepgen.train.rl.measures import Measures
 from deepgen.train.rl.rollout import Drawer
 from deepgen.train.rl.stage import RLRun, train_rl
 from deepgen.train.run import RunError
@@ -96,6 +98,21 @@ def test_with_one_update_the_ratio_is_one_and_with_more_the_first_is(rl_smoke, r
         record = records(config)[0]
         assert (record["ratio/max"] == record["ratio/min"] == 1) == (updates == 1)
         assert record["mismatch/max"] <= 1e-6 and ("clip/low" in record)
+
+
+def test_the_fixed_prompts_are_drawn_where_updates_of_a_rollout_step_over_their_number(rl_smoke):
+    """Rollouts end at updates 2, 4, 6, 8 here; of the sheets at 3, 6 and 9 the first is due at 4."""
+    config = rl_smoke(
+        *SMALL,
+        "updates_per_rollout=2",
+        "steps=8",
+        "samples={prompts: [a red ball, two cats], every_steps: 3, num_inference_steps: 1, height: 32, width: 64}",
+    )
+    train_rl(config)
+    sheets = sorted((config.output_dir / "samples").glob("step_*.png"))
+    assert [sheet.stem for sheet in sheets] == ["step_00000004", "step_00000006"]
+    with Image.open(sheets[0]) as early, Image.open(sheets[1]) as late:
+        assert early.size == late.size == (2 * 68, 36) and early.tobytes() != late.tobytes()
 
 
 def test_training_on_another_policy_than_the_rollouts_is_an_error_and_changes_nothing(rl_smoke, monkeypatch):
@@ -203,6 +220,37 @@ def test_the_one_updates_ratio_is_to_the_policy_itself_and_not_to_what_the_rollo
     record = records(config)[0]
     assert record["log_ratio/absolute"] == 0
     assert record["mismatch/mean"] == pytest.approx(5e-7, rel=0.5)
+
+
+def test_an_only_updates_way_is_measured_and_warned_of(rl_smoke, records):
+    """Within its rollout every ratio is 1, whatever the rate."""
+    found = {}
+    for rate in (1e-12, 3e-2):
+        config = rl_smoke(
+            *SMALL,
+            "steps=2",
+            "measure_gradients_every=2",
+            f"optimizer.learning_rate={rate}",
+            folder=f"at{rate}",
+        )
+        train_rl(config)
+        found[rate] = records(config)
+        assert found[rate][0]["log_ratio/absolute"] == 0 and "log_ratio/after" not in found[rate][1]
+    near, far = (found[rate][0] for rate in found)
+    assert near["log_ratio/after"] < 1e-6 < 1e-4 < far["log_ratio/after"]
+    assert "warning" not in near and "learning_rate" in far["warning"]
+
+
+def test_the_distance_of_an_update_is_that_of_the_log_probabilities_of_its_rows(rl_smoke):
+    run, drawn, window = first_rollout(rl_smoke(*SMALL))
+    task = Task(drawn, window.trained, torch.ones(16), None, None)
+    rows, measures = [1, 5, 6], Measures(run.ranks)
+    before = run.learner.glimpse(task, rows)
+    kept = drawn.log_probs[window.trained[0]][rows]
+    torch.testing.assert_close(before[0], kept, rtol=0, atol=1e-6)
+    run._moved((before[0] + 0.25, before[1]), task, rows, measures)
+    assert measures.read() == {"log_ratio/after": pytest.approx(0.25, abs=1e-6)}
+    assert run.learner.glimpse(task, []) is None
 
 
 def test_a_group_starts_from_one_noise_where_the_window_is_first(rl_smoke):

@@ -94,8 +94,8 @@ class RLConfig(RunConfig):
             policy trained without guidance needs less of it.
         sheet_every_rollouts: how often a sheet of a rollout's pictures with their rewards is kept; 0: never.
         sprites: of `deepgen world fetch`, for every world set here that names none.
-        measure_gradients_every: rollouts between two measurements of each term's gradient, each of which costs the
-            training of that rollout once more where there is a KL; 0: never.
+        measure_gradients_every: rollouts between two measurements of each term's gradient and of how far the updates
+            move the policy, each of which costs the training of that rollout once more where there is a KL; 0: never.
     """
 
     stage: Literal["rl"] = "rl"

@@ -123,6 +123,15 @@ class Learner:
         gained = advantages.nan_to_num().to(self.ranks.device, torch.float32)
         return Task(drawn, steps, gained, old, reference)
 
+    @torch.no_grad()
+    def glimpse(self, task: Task, rows: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+        """Log-probabilities [B] by the policy as it is, and counts [B], of the first batch of rows that is trained at
+        once; None where no process has any. Collective."""
+        for micro in self.micros(task.steps, rows):
+            counts = torch.tensor(micro.counts, device=self.ranks.device)
+            return self._forward(task.drawn, micro).log_probs, counts
+        return None
+
     def accumulate(
         self, task: Task, rows: Sequence[int], scale: float, measures: Measures, terms: Sequence[Term]
     ) -> None:

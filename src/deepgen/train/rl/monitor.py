@@ -21,7 +21,8 @@ class CollapseConfig(Config):
         window: rollouts that are averaged, at the start and now.
         least_sigma: standard errors by which a mean must have moved to count as moved.
         least_diversity: share of the first window's diversity below which groups have become too alike.
-        most_log_ratio: share of the clip range that the mean |log ratio| may reach.
+        most_log_ratio: share of the clip range that the mean |log ratio| may reach, and the distance in log-probability
+            that the updates of a rollout move the policy by.
     """
 
     window: int = Field(20, gt=1)
@@ -66,7 +67,7 @@ class Trend:
 
 
 class CollapseMonitor:
-    """Watches rewards, held-out scores, diversity and log-ratios of a run; part of its saved state.
+    """Watches rewards, held-out scores, diversity and how far updates go; part of a run's saved state.
 
     Args:
         config: when to warn.
@@ -119,15 +120,20 @@ class CollapseMonitor:
         }
 
     def _drift(self, record: Mapping[str, float], clip: float) -> dict[str, str]:
-        drift = record.get("log_ratio/absolute", 0.0)
-        if drift <= self.config.most_log_ratio * clip:
-            return {}
-        return {
-            "log_ratio": (
-                f"the policy's mean |log ratio| is {drift:.2g}, beyond the clip range {clip:.2g}: most of what is "
+        limit = self.config.most_log_ratio * clip
+        within, moved = (record.get(name, 0.0) for name in ("log_ratio/absolute", "log_ratio/after"))
+        found = {}
+        if within > limit:
+            found["log_ratio"] = (
+                f"the policy's mean |log ratio| is {within:.2g}, beyond the clip range {clip:.2g}: most of what is "
                 "drawn teaches nothing; lower optimizer.learning_rate or updates_per_rollout, or widen loss.clip_low"
             )
-        }
+        if moved > limit:
+            found["log_ratio/after"] = (
+                f"a rollout's updates moved log-probabilities by {moved:.2g}, beyond the clip range {clip:.2g}: the "
+                "policy leaves what its rewards were given for; lower optimizer.learning_rate"
+            )
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         trends = {name: {"first": list(t.first), "last": list(t.last)} for name, t in self.trends.items()}

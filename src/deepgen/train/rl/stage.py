@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deepgen.pipeline.inputs import check_length
 from deepgen.rewards import RewardInput, RewardRunner, Score, Ticket, build_rewards
@@ -141,7 +142,11 @@ class RLRun(Run[RLConfig]):
         measures = Measures(self.ranks)
         with clock.phase("prepare"):
             task, rows = self._prepare(drawn, window, table, advantages, measures)
+        # How far the updates move the policy: while there is one only, all ratios within a rollout are 1.
+        before = None if terms is None else self.learner.glimpse(task, rows[0])
         norm, rate = self._updates(task, rows, advantages, terms, measures, clock)
+        if before is not None:
+            self._moved(before, task, rows[0], measures)
         progress.rollout += 1
         progress.position += self.plan.groups
         seconds = time.perf_counter() - started
@@ -272,6 +277,14 @@ class RLRun(Run[RLConfig]):
         if terms is not None:
             terms.restore()
 
+    def _moved(
+        self, before: tuple[Tensor, Tensor], task: Task, rows: Sequence[int], measures: Measures
+    ) -> None:
+        """The distance from log-probabilities before the rollout's updates to those of now."""
+        after = self.learner.glimpse(task, rows)
+        assert after is not None
+        measures.add(before[1], **{"log_ratio/after": (after[0] - before[0]).abs()})
+
     def _check_mismatch(self, measures: Measures) -> None:
         """Raises RunError, before anything is changed, where training computes other probabilities than the rollout."""
         highest = measures.highs.get("mismatch/max")
@@ -337,7 +350,7 @@ class RLRun(Run[RLConfig]):
         every = config.sheet_every_rollouts
         if every and rollout % every == 0 and self.ranks.first:
             save_sheet(config.output_dir / "samples" / f"rollout_{rollout:06d}", drawn, scores)
-        self.draw_samples()
+        self.draw_samples(step - config.updates_per_rollout)
 
 
 def _report(config: RLConfig, model: Any, parts: Any, area: int, ranks: Ranks) -> None:
