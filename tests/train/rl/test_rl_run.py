@@ -237,7 +237,7 @@ def test_an_only_updates_way_is_measured_and_warned_of(rl_smoke, records):
         found[rate] = records(config)
         assert found[rate][0]["log_ratio/absolute"] == 0 and "log_ratio/after" not in found[rate][1]
     near, far = (found[rate][0] for rate in found)
-    assert near["log_ratio/after"] < 1e-6 < 1e-4 < far["log_ratio/after"]
+    assert near["log_ratio/after"] < 1e-6 < 5e-4 < far["log_ratio/after"]
     assert "warning" not in near and "learning_rate" in far["warning"]
 
 

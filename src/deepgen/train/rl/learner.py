@@ -1,6 +1,6 @@
 """The gradient of a rollout: the clipped surrogate and the KL of every picture at every trained step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,25 +133,26 @@ class Learner:
         return None
 
     def accumulate(
-        self, task: Task, rows: Sequence[int], scale: float, measures: Measures, terms: Sequence[Term]
+        self, task: Task, rows: Sequence[int], scales: Mapping[Term, float], measures: Measures
     ) -> None:
-        """Add the gradient of scale · Σ over rows and steps of (policy + β·KL), or of one of these terms.
+        """Add the gradient of the sum over rows and steps of each term that has a scale, times it; of β·KL for `kl`.
 
         Args:
             task: from `prepare`.
             rows: of its pictures.
-            scale: of the sum.
+            scales: of the terms to differentiate; `kl` where there is a reference.
             measures: takes in what is seen on the way.
-            terms: which to differentiate.
         """
         settings = self.config.loss
         for micro in self.micros(task.steps, rows):
             passed = self._forward(task.drawn, micro)
             counts = torch.tensor(micro.counts, device=self.ranks.device)
             total = torch.zeros_like(passed.log_probs)
-            if "policy" in terms:
-                total = total + self._policy(task, micro, passed.log_probs, counts, measures)
-            if task.reference is not None and "kl" in terms:
+            if "policy" in scales:
+                policy = self._policy(task, micro, passed.log_probs, counts, measures)
+                total = total + scales["policy"] * policy
+            if "kl" in scales:
+                assert task.reference is not None
                 kl = velocity_kl(
                     passed.velocity,
                     micro.take(task.reference),
@@ -160,8 +161,8 @@ class Learner:
                     passed.sizes,
                 )
                 measures.add(counts, kl=kl)
-                total = total + settings.kl_weight * kl
-            (scale * (total * counts).sum()).backward()
+                total = total + scales["kl"] * settings.kl_weight * kl
+            (total * counts).sum().backward()
 
     def _policy(
         self, task: Task, micro: Micro, log_probs: Tensor, counts: Tensor, measures: Measures

@@ -21,14 +21,16 @@ class CollapseConfig(Config):
         window: rollouts that are averaged, at the start and now.
         least_sigma: standard errors by which a mean must have moved to count as moved.
         least_diversity: share of the first window's diversity below which groups have become too alike.
-        most_log_ratio: share of the clip range that the mean |log ratio| may reach, and the distance in log-probability
-            that the updates of a rollout move the policy by.
+        most_log_ratio: share of the clip range that the mean |log ratio| may reach within a rollout.
+        most_moved: share of the clip range by which the updates of a rollout may move log-probabilities. With one
+            update nothing is clipped, and about 1 is usual.
     """
 
     window: int = Field(20, gt=1)
     least_sigma: float = Field(2.0, gt=0)
     least_diversity: float = Field(0.5, gt=0, lt=1)
     most_log_ratio: float = Field(1.0, gt=0)
+    most_moved: float = Field(5.0, gt=0)
 
 
 @dataclass
@@ -120,18 +122,17 @@ class CollapseMonitor:
         }
 
     def _drift(self, record: Mapping[str, float], clip: float) -> dict[str, str]:
-        limit = self.config.most_log_ratio * clip
         within, moved = (record.get(name, 0.0) for name in ("log_ratio/absolute", "log_ratio/after"))
         found = {}
-        if within > limit:
+        if within > self.config.most_log_ratio * clip:
             found["log_ratio"] = (
                 f"the policy's mean |log ratio| is {within:.2g}, beyond the clip range {clip:.2g}: most of what is "
                 "drawn teaches nothing; lower optimizer.learning_rate or updates_per_rollout, or widen loss.clip_low"
             )
-        if moved > limit:
+        if moved > self.config.most_moved * clip:
             found["log_ratio/after"] = (
-                f"a rollout's updates moved log-probabilities by {moved:.2g}, beyond the clip range {clip:.2g}: the "
-                "policy leaves what its rewards were given for; lower optimizer.learning_rate"
+                f"a rollout's updates moved log-probabilities by {moved:.2g}, {moved / clip:.0f} times the clip "
+                "range: the policy leaves what its rewards were given for; lower optimizer.learning_rate"
             )
         return found
 

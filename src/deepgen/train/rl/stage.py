@@ -213,8 +213,7 @@ class RLRun(Run[RLConfig]):
         measures: Measures,
     ) -> tuple[Task, list[list[int]]]:
         """What is trained, and its rows for each update: every group gives each update as many pictures."""
-        drop = self.config.advantages.drop_zero_spread
-        kept = (advantages.valid & ~advantages.flat if drop else advantages.valid)[table.mine].tolist()
+        kept = self._kept(advantages)[table.mine].tolist()
         rows = [i for i, wanted in enumerate(kept) if wanted]
         updates = self.config.updates_per_rollout
         parts = [
@@ -223,6 +222,11 @@ class RLRun(Run[RLConfig]):
         ]
         task = self.learner.prepare(drawn, window.trained, rows, advantages.values[table.mine], measures)
         return task, parts
+
+    def _kept(self, advantages: Advantages) -> Tensor:
+        """[N]: the pictures of all processes that are trained."""
+        drop = self.config.advantages.drop_zero_spread
+        return advantages.valid & ~advantages.flat if drop else advantages.valid
 
     def _updates(
         self,
@@ -259,21 +263,23 @@ class RLRun(Run[RLConfig]):
         terms: GradientTerms | None,
         measures: Measures,
     ) -> None:
-        """The surrogate's gradient of one update: the mean over its valid pictures and their steps.
+        """The gradient of one update: the surrogate's mean over its valid pictures and their steps, and β times the
+        KL's over those that are trained.
 
-        Groups without spread count in that mean, and teach nothing: their advantage is 0.
+        Groups without spread count in the first, and teach nothing: their advantage is 0.
         """
-        config = self.config
-        pictures = max(1, int(advantages.valid.sum())) / config.updates_per_rollout
+        config, steps = self.config, len(task.steps)
         share = 1 - (config.sft.weight if config.sft else 0.0)
         # Gradients are averaged over processes, and here each has a part of the sum.
-        scale = share * self.ranks.world_size / (pictures * len(task.steps))
-        wanted: tuple[Term, ...] = ("policy", "kl") if task.reference is not None else ("policy",)
-        passes = [(term,) for term in wanted] if terms is not None else [wanted]
+        whole = share * self.ranks.world_size * config.updates_per_rollout / steps
+        scales: dict[Term, float] = {"policy": whole / max(1, int(advantages.valid.sum()))}
+        if task.reference is not None:
+            scales["kl"] = whole / max(1, int(self._kept(advantages).sum()))
+        passes = [{term: scale} for term, scale in scales.items()] if terms is not None else [scales]
         for one in passes:
-            self.learner.accumulate(task, rows, scale, measures, one)
+            self.learner.accumulate(task, rows, one, measures)
             if terms is not None:
-                terms.close(one[0])
+                terms.close(next(iter(one)))
         if terms is not None:
             terms.restore()
 
