@@ -150,13 +150,17 @@ def load_config(
 
 def _explain(model_cls: type[BaseModel], item: dict[str, Any]) -> str:
     location = item["loc"]
-    path = ".".join(str(part) for part in location) or "the configuration"
+    path = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         hint = _nearest_key(model_cls, location)
         return f"{path}: unknown key" + (f", did you mean {hint!r}?" if hint else "")
     if item["type"] == "missing":
         return f"{path}: must be given"
-    return f"{path}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {item['input']!r})"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    # What is wrong with a section as a whole is in the message; all its keys would bury it.
+    got = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
+    return f"{path}: {message}{got}" if path else message
 
 
 def _nearest_key(model_cls: type[BaseModel], location: tuple[Any, ...]) -> str | None:

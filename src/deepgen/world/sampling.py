@@ -19,6 +19,7 @@ __all__ = [
     "Sample",
     "draw_edit",
     "draw_sample",
+    "kinds_of",
     "sample_scene",
     "split_of",
 ]
@@ -37,6 +38,12 @@ class Sample:
     mentions: frozenset[str]
     split: str
     key: str
+
+
+def kinds_of(task: str, split: str) -> tuple[str, ...]:
+    """The categories (of "t2i") or edits that a split has: facts that pictures are never trained on are tested only."""
+    known = EDIT_KINDS if task == "edit" else CATEGORIES
+    return tuple(kind for kind in known if split == "test" or kind != "reasoning_unseen")
 
 
 def split_of(key: str) -> str:

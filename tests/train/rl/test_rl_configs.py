@@ -51,7 +51,8 @@ def test_sprites_at_the_top_reach_every_world_set():
     [
         ("window.size=10", "window"),
         ("rollout_batch_size=24", "rollout_batch_size"),
-        ("updates_per_rollout=3", "steps"),
+        ("updates_per_rollout=3", "group_size"),
+        ("updates_per_rollout=2", "steps"),
         ("sampler.eta=1.5", "eta"),
         ("rewards=[]", "rewards"),
     ],
@@ -59,6 +60,29 @@ def test_sprites_at_the_top_reach_every_world_set():
 def test_settings_that_do_not_fit_are_named(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(RLConfig, "train/rl_smoke", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.eta=1.5", "sampler.eta is 1.5; cps takes at most 1"),
+        ("height=64", "height is 64 and width None; give both, or none"),
+        ("prompts.published=some.yaml", "prompts: give either sets or published"),
+    ],
+)
+def test_what_is_wrong_with_a_whole_section_is_said_without_all_its_keys(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(RLConfig, "train/rl_smoke", [override])
+    assert str(caught.value) == f"train/rl_smoke: {message}"
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [("t2i", "coutning"), ("t2i", "reasoning_unseen"), ("edit", "counting")]
+)
+def test_unknown_kinds_of_the_world_are_refused_with_the_name_of_their_set(task, kind):
+    sets = f"[{{name: things, format: world, task: {task}, kinds: [{kind}]}}]"
+    with pytest.raises(ConfigError, match=f"prompts.sets.0.*'things'.*{kind}.*there are"):
+        load_config(RLConfig, "train/rl_smoke", [f"prompts.sets={sets}"])
 
 
 def test_the_fast_recipe_costs_a_tenth_of_the_published_one():

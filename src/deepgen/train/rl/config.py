@@ -157,7 +157,7 @@ class RLConfig(RunConfig):
                 "every update takes as many pictures of each group"
             )
         if (self.height is None) != (self.width is None):
-            raise ValueError("give both height and width, or none")
+            raise ValueError(f"height is {self.height} and width {self.width}; give both, or none")
         if self.sampler.kind == "cps" and self.sampler.eta > 1:
-            raise ValueError("sampler.eta is at most 1 for cps")
+            raise ValueError(f"sampler.eta is {self.sampler.eta}; cps takes at most 1")
         return self

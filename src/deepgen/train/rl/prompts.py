@@ -20,7 +20,7 @@ from deepgen.errors import ConfigError, DataError
 from deepgen.pipeline.sizes import Size
 from deepgen.rewards.protocol import WeightedReward
 from deepgen.world.edits import EditSample
-from deepgen.world.sampling import draw_edit, draw_sample
+from deepgen.world.sampling import draw_edit, draw_sample, kinds_of
 from deepgen.world.sprites import Sprites
 from deepgen.world.testset import row_of
 
@@ -82,6 +82,16 @@ class WorldPrompts(_Set):
     kinds: list[str] = Field([])
     size: tuple[int, int] | None = None
     length: int = Field(10_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> "WorldPrompts":
+        known = kinds_of(self.task, "train")
+        unknown = [kind for kind in self.kinds if kind not in known]
+        if unknown:
+            raise ValueError(
+                f"set {self.name!r} has kinds {unknown[0]!r}; of {self.task} there are {', '.join(known)}"
+            )
+        return self
 
 
 AnyPrompts = Annotated[
