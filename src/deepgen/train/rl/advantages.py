@@ -83,11 +83,11 @@ def compute_advantages(
     wanted = weights != 0
     known = rewards.isfinite() & wanted
     known &= _group_sum(known.double(), groups)[groups] >= 2
-    values, valid = _weighted(rewards, known, weights)
+    values, valid = weighted_sum(rewards, known, weights)
     differs = values[:, None]
     if settings.kind == "reward_wise":
         means, stds = _group_moments(rewards, known, groups)
-        values, valid = _weighted((rewards - means) / (stds + settings.epsilon), known, weights)
+        values, valid = weighted_sum((rewards - means) / (stds + settings.epsilon), known, weights)
         differs = torch.where(known, rewards, torch.nan)
     else:
         # Sums of unlike rewards are not compared: here a picture has all that its group (or the batch) is judged by.
@@ -122,8 +122,9 @@ def _standardised(values: Tensor, valid: Tensor, groups: Tensor, settings: Advan
     return (values - means) / (stds + settings.epsilon)
 
 
-def _weighted(values: Tensor, known: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ weight·value over the known ones, scaled up to all weights that are wanted; and where any is known."""
+def weighted_sum(values: Tensor, known: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums [N] of weight·value [N, K] over the known ones, each scaled up to all the weight that is wanted; and where
+    [N] any is known."""
     total = torch.where(known, weights * values, 0).sum(1)
     wanted, held = weights.abs().sum(1), torch.where(known, weights.abs(), 0).sum(1)
     valid = held > 0

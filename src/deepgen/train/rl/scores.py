@@ -12,7 +12,7 @@ from torch import Tensor
 from deepgen.rewards import Score, WeightedReward
 from deepgen.rewards.protocol import Picture
 from deepgen.train.parallel import Ranks, all_gather_rows
-from deepgen.train.rl.advantages import Advantages
+from deepgen.train.rl.advantages import Advantages, weighted_sum
 from deepgen.train.rl.rollout import Drawn
 
 SMALL = 16
@@ -43,11 +43,10 @@ class ScoreTable:
 
     @property
     def totals(self) -> Tensor:
-        """[N]: the weighted sum of a picture's rewards, NaN where one that is used is missing."""
-        used = self.weights != 0
-        whole = (self.rewards.isfinite() | ~used).all(1) & used.any(1)
-        sums = torch.where(used, self.weights * self.rewards.nan_to_num(), 0).sum(1)
-        return torch.where(whole, sums, torch.nan)
+        """[N]: the weighted sum of a picture's rewards, where some are missing that of the others scaled up to the full
+        weight, as for advantages; NaN where it has none."""
+        sums, valid = weighted_sum(self.rewards, self.rewards.isfinite(), self.weights)
+        return torch.where(valid, sums, torch.nan)
 
 
 def gather_scores(
