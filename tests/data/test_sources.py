@@ -137,6 +137,18 @@ def test_parquet_holds_pictures_or_paths(tmp_path: Path) -> None:
         opened(format="parquet", path=str(tmp_path / "d.parquet"), fields=wrong, task="edit")
 
 
+def test_parquet_edits_in_our_own_schema_open_without_naming_a_field(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"prompt": "make it blue", "target": {"bytes": encoded("blue"), "path": None}}
+    references = {"references": [{"bytes": encoded("red"), "path": None}] * 2}
+    parquet.write_table(pa.Table.from_pylist([{**row, **references}]), tmp_path / "edit.parquet")
+    edit = opened(format="parquet", path=f"{tmp_path}/edit.parquet", fields={}, task="edit").record(0)
+    assert [p.open().getpixel((0, 0)) for p in edit.references] == [(255, 0, 0)] * 2
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "t2i.parquet")
+    assert opened(format="parquet", path=f"{tmp_path}/t2i.parquet", fields={}).record(0).references == ()
+
+
 def test_the_world_gives_edits_and_pictures_by_number() -> None:
     source = opened(format="world", task="edit", length=50)
     one, again = source.record(3), source.record(3)

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,9 +83,9 @@ def check_task(record: Record, task: Task) -> Record:
     return record
 
 
-def reference_fields(fields: Fields, row: Mapping[str, Any]) -> list[str]:
-    """The reference fields to read; the default one may be absent."""
-    return [name for name in fields.references if name != "references" or name in row]
+def reference_fields(fields: Fields, there: Container[str]) -> list[str]:
+    """The reference fields to read of a row or table with these fields; the default one may be absent."""
+    return [name for name in fields.references if name != "references" or name in there]
 
 
 def files_of(pattern: str, what: str) -> list[Path]:

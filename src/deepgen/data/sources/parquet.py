@@ -58,13 +58,14 @@ class ParquetSource:
         if not len(self):
             raise DataError(f"{config.path}: no rows in it")
 
-    def _columns(self) -> list[str]:
+    def _columns(self, there: Sequence[str]) -> list[str]:
+        """The columns to read of a file that has these; the default one of references may be absent."""
         fields = self.config.fields
-        named = [fields.prompt, fields.target, *(r for r in fields.references if r != "references")]
+        named = [fields.prompt, fields.target, *reference_fields(fields, there)]
         return sorted({name.split(".")[0] for name in named})
 
     def _check_columns(self, path: Path, there: list[str]) -> None:
-        missing = [name for name in self._columns() if name not in there]
+        missing = [name for name in self._columns(there) if name not in there]
         if missing:
             raise DataError(f"{path}: no column {missing[0]!r}; there is {', '.join(there)}")
 
@@ -91,7 +92,8 @@ class ParquetSource:
         if group not in self._kept:
             number, inside = self._places[group]
             with open_parquet(self.paths[number]) as file:
-                self._kept[group] = file.read_row_group(inside, columns=self._columns()).to_pylist()
+                columns = self._columns(file.schema_arrow.names)
+                self._kept[group] = file.read_row_group(inside, columns=columns).to_pylist()
             while len(self._kept) > self.together:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(group)
