@@ -40,6 +40,23 @@ def test_check_tells_of_every_kind_of_fault_and_fails_above_the_budget(t2i_list,
     assert command("data", "check", config, "broken_budget=0.5", "--no-contamination").exit_code == 0
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_half_of_a_character_breaks_its_sample_and_nothing_else(tmp_path, suffix):
+    image = picture(tmp_path, "a.png", "red")
+    rows = [
+        {"prompt": "a heart \u2764", "target": image},
+        {"prompt": "a smile \ud83d", "target": image},
+        {"prompt": "a wall", "target": "\udc00.png"},
+    ]
+    text = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / f"list{suffix}").write_text(text)
+    config = written(tmp_path, set_of(tmp_path / f"list{suffix}", "deepgen"))
+    result = command("data", "check", config, "--no-contamination", "-o", str(tmp_path / "found.json"))
+    assert result.exit_code == 1 and "2 broken (66.67%): 2 malformed" in result.output, result.output
+    assert f"list{suffix}, sample 1: 'prompt' holds half of a character, '\\ud83d' at 8" in result.output
+    assert "sample 2: 'target' holds half of a character" in result.output
+
+
 def test_check_finds_benchmark_prompts_among_the_captions(tmp_path):
     from deepgen.evaluation import registry
     from deepgen.evaluation.data import prepare

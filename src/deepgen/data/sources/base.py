@@ -56,9 +56,10 @@ def lookup(row: Mapping[str, Any], path: str, where: str) -> Any:
 
 
 def text_of(value: Any, where: str, field: str) -> str:
-    """A prompt. Raises DataError unless it is text with something in it."""
+    """A prompt. Raises DataError unless it is text with something in it, and all of it is characters."""
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {field!r} must be a text, it is {_short(value)}")
+    _check_characters(value, where, field)
     return value
 
 
@@ -67,7 +68,18 @@ def paths_of(value: Any, where: str, field: str) -> list[str]:
     found = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) and one for one in found):
         raise DataError(f"{where}: {field!r} must be a path or a list of paths, it is {_short(value)}")
+    for path in found:
+        _check_characters(path, where, field)
     return found
+
+
+def _check_characters(text: str, where: str, field: str) -> None:
+    r"""JSON may hold half of a character ("\ud83d"), which nothing can write, print or tokenize. Raises DataError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise DataError(f"{where}: {field!r} holds half of a character, {half!r} at {error.start}") from None
 
 
 def _short(value: Any) -> str:

@@ -112,7 +112,7 @@ def read_rows(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: cannot be read as a list of samples ({error})") from error
     if not isinstance(loaded, list):
         raise DataError(f"{path}: must be a JSON list of samples, not {type(loaded).__name__}")
-    yield from (json.dumps(row, ensure_ascii=False) for row in loaded)
+    yield from (json.dumps(row) for row in loaded)
 
 
 def open_list(config: ListSet) -> ListSource:
