@@ -57,6 +57,20 @@ def test_half_of_a_character_breaks_its_sample_and_nothing_else(tmp_path, suffix
     assert "sample 2: 'target' holds half of a character" in result.output
 
 
+def test_check_lists_the_pictures_of_a_folder_that_have_no_caption(tmp_path):
+    for number in range(14):
+        picture(tmp_path / "pictures" / "deep", f"{number:02d}.png", "red")
+    (tmp_path / "pictures" / "deep" / "03.txt").write_text("a wall")
+    one = {"name": "one", "task": "t2i", "format": "folder", "path": str(tmp_path / "pictures")}
+    config = written(tmp_path, one)
+    result = command("data", "check", config, "--no-contamination", "-o", str(tmp_path / "found.json"))
+    assert result.exit_code == 0 and "one: t2i, 1 samples, 1 checked\n  0 broken" in result.output
+    assert "13 pictures have no .txt caption beside them and are left out:\n    deep/00.png" in result.output
+    assert "    and 3 more; -o FILE keeps all" in result.output
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["uncaptioned"]) == 13 and "deep/03.png" not in found["uncaptioned"]
+
+
 def test_check_finds_benchmark_prompts_among_the_captions(tmp_path):
     from deepgen.evaluation import registry
     from deepgen.evaluation.data import prepare

@@ -175,12 +175,19 @@ def _show(report: "SetReport") -> None:
         f"  {len(report.faults)} broken ({report.broken_share:.2%}): "
         f"{', '.join(f'{kinds[kind]} {kind}' for kind in ('malformed', 'missing', 'damaged'))}"
     )
-    for fault in report.faults[:SHOWN]:
-        print(f"    {fault.kind} {fault.index}: {fault.reason}")
-    if len(report.faults) > SHOWN:
-        print(f"    and {len(report.faults) - SHOWN} more; -o FILE keeps all")
+    _listed([f"{fault.kind} {fault.index}: {fault.reason}" for fault in report.faults])
+    if len(report.uncaptioned):
+        print(f"  {len(report.uncaptioned)} pictures have no .txt caption beside them and are left out:")
+        _listed(list(report.uncaptioned))
     print(f"  trained at {_shares(_sized(report.trained))}; references: {_shares(report.references)}")
     print(f"  duplicates: {report.same_picture} pictures, {report.same_sample} with the same prompt")
+
+
+def _listed(lines: list[str]) -> None:
+    for line in lines[:SHOWN]:
+        print(f"    {line}")
+    if len(lines) > SHOWN:
+        print(f"    and {len(lines) - SHOWN} more; -o FILE keeps all")
 
 
 def _sized(sizes: Counter[tuple[int, int]]) -> Counter[str]:
@@ -208,5 +215,6 @@ def _as_json(report: "SetReport", overlaps: Iterable[Any]) -> dict[str, Any]:
         "references": {str(number): count for number, count in report.references.items()},
         "same_picture": report.same_picture,
         "same_sample": report.same_sample,
+        "uncaptioned": list(report.uncaptioned),
         "contamination": [asdict(overlap) for overlap in overlaps],
     }

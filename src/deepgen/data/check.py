@@ -11,6 +11,7 @@ from deepgen.data.config import AnySet, DataConfig, WorldSet
 from deepgen.data.packed import PackedRows
 from deepgen.data.pictures import READ_ERRORS, FilePicture, StoredPicture, quiet
 from deepgen.data.sources import Record, Source
+from deepgen.data.sources.lists import FolderSource
 from deepgen.data.sources.world import WorldSource
 from deepgen.errors import DataError
 from deepgen.pipeline.intake import MAX_REFERENCES
@@ -43,6 +44,7 @@ class SetReport:
         references: number of references → samples.
         same_picture: samples whose target's bytes an earlier one has, in this set or one before it.
         same_sample: those of them that have its prompt too.
+        uncaptioned: pictures of a folder that have no caption and are therefore no samples.
         prompts: of all readable samples, in order.
     """
 
@@ -56,6 +58,7 @@ class SetReport:
     references: Counter[int] = field(default_factory=Counter)
     same_picture: int = 0
     same_sample: int = 0
+    uncaptioned: PackedRows = field(default_factory=lambda: PackedRows(iter(())))
     prompts: PackedRows = field(default_factory=lambda: PackedRows(iter(())))
 
     @property
@@ -85,6 +88,8 @@ class Checker:
     def check(self, one: AnySet, source: Source, progress: Callable[[int], None]) -> SetReport:
         """Read every sample of a set; `progress` is told how many are done."""
         report = SetReport(one.name, one.task, len(source))
+        if isinstance(source, FolderSource):
+            report.uncaptioned = source.uncaptioned
         limit = WORLD_SAMPLES if self.limit is None and isinstance(one, WorldSet) else self.limit
         report.prompts = PackedRows(self._go_through(source, _spread(len(source), limit), report, progress))
         return report

@@ -61,12 +61,13 @@ class ListSource:
 
 
 class FolderSource:
-    """Pictures with a caption file beside each."""
+    """Pictures with a caption file beside each; those without one are no samples (`uncaptioned`, sorted paths)."""
 
     together = 1
 
-    def __init__(self, paths: PackedRows, root: Path) -> None:
-        self.paths, self.root = paths, root
+    def __init__(self, paths: PackedRows, uncaptioned: PackedRows, root: Path) -> None:
+        """Both of paths relative to the root."""
+        self.paths, self.uncaptioned, self.root = paths, uncaptioned, root
         self.groups: Sequence[int] = (len(paths),)
 
     def __len__(self) -> int:
@@ -128,10 +129,14 @@ def open_list(config: ListSet) -> ListSource:
 
 def open_folder(config: FolderSet) -> FolderSource:
     """The source of a folder. Raises DataError where no picture has a caption."""
-    found = (path for path in config.path.rglob("*") if path.suffix.lower() in PICTURES)
-    captioned = sorted(
-        path.relative_to(config.path).as_posix() for path in found if path.with_suffix(".txt").is_file()
-    )
+    captioned: list[str] = []
+    uncaptioned: list[str] = []
+    for path in config.path.rglob("*"):
+        if path.suffix.lower() in PICTURES:
+            kind = captioned if path.with_suffix(".txt").is_file() else uncaptioned
+            kind.append(path.relative_to(config.path).as_posix())
     if not captioned:
         raise DataError(f"{config.path}: no picture with a .txt file of the same name beside it")
-    return FolderSource(PackedRows(iter(captioned)), config.path)
+    return FolderSource(
+        PackedRows(iter(sorted(captioned))), PackedRows(iter(sorted(uncaptioned))), config.path
+    )
