@@ -115,11 +115,16 @@ def test_more_broken_samples_than_the_budget_stop_the_run(with_broken: dict) -> 
         take(config_of(with_broken, broken_budget=0.0001), 10)
 
 
-def test_a_set_of_which_nothing_can_be_read_is_an_error_not_an_endless_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_of_which_nothing_can_be_read_is_an_error_not_an_endless_search(
+    tmp_path: Path, workers: int
+) -> None:
     rows = [{"image_path": f"{i}.png", "txt": "x"} for i in range(5)]
     config = config_of(set_of(write_json(tmp_path / "l.json", rows)), broken_budget=1.0)
-    with pytest.raises(DataError, match="20 samples one after another are broken"):
-        take(config, 1)
+    with pytest.raises(
+        DataError, match=r"^one: 20 samples one after another are broken, the last: .*no such file$"
+    ):
+        take(config, 1, workers=workers)
 
 
 def test_more_references_than_the_model_takes_break_a_sample(tmp_path: Path) -> None:

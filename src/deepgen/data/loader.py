@@ -14,7 +14,7 @@ from deepgen.data.config import DataConfig
 from deepgen.data.mixture import Mixture, Pick
 from deepgen.data.pictures import READ_ERRORS, quiet
 from deepgen.data.sources import Record
-from deepgen.errors import DataError, InputError
+from deepgen.errors import DataError, DeepGenError, InputError
 from deepgen.pipeline.intake import MAX_REFERENCES, to_pixels
 from deepgen.pipeline.sizes import plan_reference, plan_target
 
@@ -72,13 +72,25 @@ def prepare(record: Record, config: DataConfig, check_prompt: CheckPrompt | None
     return Example(record.prompt, to_pixels(target, size), references, record.key)
 
 
-class MicroBatches(Dataset[tuple[TrainBatch, list[Broken]]]):
-    """Micro-batch m of the mixture, decoded, with what was broken on the way."""
+Made = tuple[TrainBatch, list[Broken]]
+
+
+class MicroBatches(Dataset[Made | DeepGenError]):
+    """Micro-batch m of the mixture, decoded, with what was broken on the way.
+
+    An error of ours is returned, not raised: raised in a worker, it would reach the user as the text of its trace.
+    """
 
     def __init__(self, mixture: Mixture, check_prompt: CheckPrompt | None) -> None:
         self.mixture, self.check_prompt = mixture, check_prompt
 
-    def __getitem__(self, micro_batch: int) -> tuple[TrainBatch, list[Broken]]:
+    def __getitem__(self, micro_batch: int) -> Made | DeepGenError:
+        try:
+            return self._made(micro_batch)
+        except DeepGenError as error:
+            return error
+
+    def _made(self, micro_batch: int) -> Made:
         broken: list[Broken] = []
         picks = self.mixture.picks(micro_batch)
         with quiet():
@@ -173,7 +185,10 @@ class MixtureLoader:
             collate_fn=_as_it_is,
             **options,
         )
-        for batch, broken in loader:
+        for made in loader:
+            if isinstance(made, DeepGenError):
+                raise made
+            batch, broken = made
             self.position += self.world_size
             self.drawn += len(batch)
             self._count(broken)
