@@ -1,5 +1,6 @@
 """Several processes train what one process trains; real gloo groups."""
 
+import json
 import math
 import re
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from train_kit import build_only, first_gradients, on_ranks, train
 
 from deepgen.model.bridge import Bridge
@@ -30,8 +32,19 @@ def pair(tmp_path_factory):
     checked = ["validation.data.dropout={}", "validation.every_steps=2", "validation.samples=3"]
     start = [*(x for x in STRAIGHT if "validation" not in x), *checked, "parallel.shard=fsdp", "steps=2"]
     jobs.append((train, [*start, f"output_dir={root / 'run'}"]))
+    jobs.append((train, [*damaged(root), "steps=2", f"output_dir={root / 'damaged'}"]))
     ranks = on_ranks(2, root / "results", jobs)
     return root, {k: [rank[i] for rank in ranks] for i, k in enumerate(SHARDS)}
+
+
+def damaged(folder):
+    """Overrides: a run on eight pictures, of which three are missing."""
+    rows = [{"prompt": f"{i}", "target": f"{i}.png"} for i in range(8)]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for number in range(5):
+        Image.new("RGB", (32, 32)).save(folder / f"{number}.png")
+    one = f"{{name: a, format: list, task: t2i, path: {folder / 'list.jsonl'}}}"
+    return [*STRAIGHT, f"data.sets=[{one}]", "data.ratio={t2i: 1}", "data.area=1024"]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +82,16 @@ def test_a_run_of_two_processes_goes_on_with_one(pair, tmp_path, weights):
     ours, theirs = weights(pair[0] / "run" / "final"), weights(tmp_path / "one" / "final")
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_broken_samples_are_counted_over_all_processes_and_restarts(pair, tmp_path):
+    for folder in (pair[0] / "damaged", tmp_path):
+        train([*damaged(pair[0]), f"output_dir={folder}", "steps=4"])
+    parts, whole = (
+        [record["broken_samples"] for record in read_metrics(folder / "metrics.jsonl")]
+        for folder in (pair[0] / "damaged", tmp_path)
+    )
+    assert parts == whole and len(whole) == 4 and 0 < whole[1] < whole[3]
 
 
 def test_validation_does_not_depend_on_the_number_of_processes(pair, tmp_path):

@@ -143,8 +143,8 @@ class MixtureLoader:
 
     Attributes:
         position: micro-batches handed out by now, over all processes.
-        drawn: samples handed out by this process, in this run.
-        broken: samples that this process found broken, in this run.
+        drawn: samples handed out by this process, since it began.
+        broken: samples that this process found broken, since it began.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class MixtureLoader:
         self.config, self.batch_size = config, batch_size
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.mixture, self.check_prompt = Mixture(config, batch_size), check_prompt
-        self.position = self.drawn = self.broken = 0
+        self.position = self.drawn = self.broken = self._told = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Raises DataError where more samples are broken than the budget allows."""
@@ -205,6 +205,11 @@ class MixtureLoader:
                 f"({self.config.broken_budget:.2%}) allows; the last: {broken[-1].reason}; "
                 "see all with `deepgen data check`"
             )
+
+    def newly_broken(self) -> int:
+        """How many samples were found broken since this was last asked."""
+        new, self._told = self.broken - self._told, self.broken
+        return new
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader stands; the same for all processes."""

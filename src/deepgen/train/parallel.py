@@ -289,6 +289,15 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
     return bool(value.item())
 
 
+def sum_of(value: int, ranks: Ranks) -> int:
+    """A number added up over all processes. Collective."""
+    if ranks.world_size == 1:
+        return value
+    total = torch.tensor(value, device=ranks.device)
+    dist.all_reduce(total)
+    return int(total)
+
+
 def most_of(value: int, ranks: Ranks) -> int:
     """The largest of a number over all processes. Collective."""
     if ranks.world_size == 1:

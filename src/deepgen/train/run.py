@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from deepgen.config import dump_config
+from deepgen.data.loader import MixtureLoader
 from deepgen.errors import ConfigError, DeepGenError
 from deepgen.train.build import Built, build
 from deepgen.train.checkpointing import Checkpointer, Stateful, TensorState
@@ -31,7 +32,7 @@ from deepgen.train.export import export, exported_step
 from deepgen.train.metrics import MetricsWriter
 from deepgen.train.monitor import draw_sheet
 from deepgen.train.optimizer import build_optimizer, optimizer_tensors, schedule_rate, update
-from deepgen.train.parallel import Ranks, any_rank, computing, start_ranks
+from deepgen.train.parallel import Ranks, any_rank, computing, start_ranks, sum_of
 from deepgen.train.run_config import RunConfig
 from deepgen.train.trainable import trained_parameters
 
@@ -45,9 +46,10 @@ class RunError(DeepGenError):
 
 @dataclass
 class Counters:
-    """Numbers of a run that are saved with it."""
+    """Numbers of a run that are saved with it; `broken` samples are of all processes, since the run's first update."""
 
     step: int = 0
+    broken: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
 
@@ -206,6 +208,10 @@ class Run(ABC, Generic[ConfigT]):
                 "with a lower optimizer.learning_rate"
             )
         return norm, rate
+
+    def count_broken(self, loader: MixtureLoader) -> None:
+        """Add what was found broken in the last update's data. Collective."""
+        self.counters.broken += sum_of(loader.newly_broken(), self.ranks)
 
     def averaged(self) -> AbstractContextManager[None]:
         """The averaged weights in place of the trained ones while inside, where an average is kept."""
