@@ -71,6 +71,23 @@ def test_check_lists_the_pictures_of_a_folder_that_have_no_caption(tmp_path):
     assert len(found["uncaptioned"]) == 13 and "deep/03.png" not in found["uncaptioned"]
 
 
+def test_check_and_stats_count_what_a_set_leaves_out_by_size_apart(tmp_path):
+    sizes = [(96, 96), (40, 96), (96, 900), (96, 96)]
+    rows = [
+        {"image_path": picture(tmp_path, f"{i}.png", "red", size), "txt": f"{i}"}
+        for i, size in enumerate(sizes)
+    ]
+    config = written(
+        tmp_path, {**set_of(write_json(tmp_path / "l.json", rows)), "min_side": 81, "max_aspect": 8}
+    )
+    result = command("data", "check", config, "--no-contamination", "-o", str(tmp_path / "found.json"))
+    assert result.exit_code == 0 and "0 broken" in result.output
+    assert "2 left out: their targets" in result.output and "trained at 64x64 100.0%" in result.output
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert (found["checked"], found["left_out"], found["stored_sizes"]) == (4, 2, {"96x96": 2})
+    assert "broken: 0; left out by size: 6" in command("data", "stats", config, "--samples", "12").output
+
+
 def test_check_finds_benchmark_prompts_among_the_captions(tmp_path):
     from deepgen.evaluation import registry
     from deepgen.evaluation.data import prepare

@@ -115,6 +115,28 @@ def test_more_broken_samples_than_the_budget_stop_the_run(with_broken: dict) -> 
         take(config_of(with_broken, broken_budget=0.0001), 10)
 
 
+@pytest.fixture
+def with_extremes(tmp_path: Path) -> dict:
+    """Eight pictures, of which three are too small or too long for the set."""
+    sizes = [(80, 200), (730, 81), (81, 730), *[(81, 648)] * 5]
+    rows = [
+        {"image_path": picture(tmp_path, f"{i}.png", "red", size), "txt": f"{i}"}
+        for i, size in enumerate(sizes)
+    ]
+    return {**set_of(write_json(tmp_path / "l.json", rows)), "min_side": 81, "max_aspect": 8}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_set_leaves_out_by_size_is_replaced_and_counted_apart_from_broken_samples(
+    with_extremes: dict, caplog, workers: int
+) -> None:
+    loader = MixtureLoader(config_of(with_extremes, broken_budget=0.0), 2, 0, 1, workers)
+    seen = {Path(key).stem for batch in islice(loader, 8) for key in batch.keys}
+    assert seen == {"3", "4", "5", "6", "7"} and not caplog.records
+    assert loader.left_out >= 6 and loader.newly_replaced() == (0, loader.left_out)
+    assert loader.newly_replaced() == (0, 0)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_set_of_which_nothing_can_be_read_is_an_error_not_an_endless_search(
     tmp_path: Path, workers: int
@@ -122,7 +144,8 @@ def test_a_set_of_which_nothing_can_be_read_is_an_error_not_an_endless_search(
     rows = [{"image_path": f"{i}.png", "txt": "x"} for i in range(5)]
     config = config_of(set_of(write_json(tmp_path / "l.json", rows)), broken_budget=1.0)
     with pytest.raises(
-        DataError, match=r"^one: 20 samples one after another are broken, the last: .*no such file$"
+        DataError,
+        match=r"^one: 20 samples one after another are broken or left out, the last: .*no such file$",
     ):
         take(config, 1, workers=workers)
 

@@ -38,13 +38,13 @@ def pair(tmp_path_factory):
 
 
 def damaged(folder):
-    """Overrides: a run on eight pictures, of which three are missing."""
+    """Overrides: a run on eight pictures, of which three are missing and one is too long for the set."""
     rows = [{"prompt": f"{i}", "target": f"{i}.png"} for i in range(8)]
     (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for number in range(5):
-        Image.new("RGB", (32, 32)).save(folder / f"{number}.png")
-    one = f"{{name: a, format: list, task: t2i, path: {folder / 'list.jsonl'}}}"
-    return [*STRAIGHT, f"data.sets=[{one}]", "data.ratio={t2i: 1}", "data.area=1024"]
+        Image.new("RGB", (32, 320 if number == 4 else 32)).save(folder / f"{number}.png")
+    one = f"{{name: a, format: list, task: t2i, max_aspect: 8, path: {folder / 'list.jsonl'}}}"
+    return [*STRAIGHT, f"data.sets=[{one}]", "data.ratio={t2i: 1}", "data.area=1024", "data.broken_budget=1"]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +84,15 @@ def test_a_run_of_two_processes_goes_on_with_one(pair, tmp_path, weights):
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_broken_samples_are_counted_over_all_processes_and_restarts(pair, tmp_path):
+def test_broken_and_left_out_samples_are_counted_over_all_processes_and_restarts(pair, tmp_path):
     for folder in (pair[0] / "damaged", tmp_path):
         train([*damaged(pair[0]), f"output_dir={folder}", "steps=4"])
     parts, whole = (
-        [record["broken_samples"] for record in read_metrics(folder / "metrics.jsonl")]
+        [(r["broken_samples"], r["left_out_samples"]) for r in read_metrics(folder / "metrics.jsonl")]
         for folder in (pair[0] / "damaged", tmp_path)
     )
-    assert parts == whole and len(whole) == 4 and 0 < whole[1] < whole[3]
+    assert parts == whole and len(whole) == 4
+    assert all(0 < early < late for early, late in zip(whole[1], whole[3], strict=True))
 
 
 def test_validation_does_not_depend_on_the_number_of_processes(pair, tmp_path):

@@ -95,7 +95,7 @@ def stats(
     print(
         f"  dropped prompts: {counted.dropped / counted.samples:.2%}; "
         f"micro-batches of several sizes: {counted.mixed_sizes / counted.micro_batches:.2%}; "
-        f"broken: {counted.broken}"
+        f"broken: {counted.broken}; left out by size: {counted.left_out}"
     )
 
 
@@ -176,6 +176,8 @@ def _show(report: "SetReport") -> None:
         f"{', '.join(f'{kinds[kind]} {kind}' for kind in ('malformed', 'missing', 'damaged'))}"
     )
     _listed([f"{fault.kind} {fault.index}: {fault.reason}" for fault in report.faults])
+    if report.left_out:
+        print(f"  {report.left_out} left out: their targets are not of the sizes that the set takes")
     if len(report.uncaptioned):
         print(f"  {len(report.uncaptioned)} pictures have no .txt caption beside them and are left out:")
         _listed(list(report.uncaptioned))
@@ -210,6 +212,7 @@ def _as_json(report: "SetReport", overlaps: Iterable[Any]) -> dict[str, Any]:
         "samples": report.samples,
         "checked": report.checked,
         "faults": [asdict(fault) for fault in report.faults],
+        "left_out": report.left_out,
         "stored_sizes": dict(_sized(report.sizes)),
         "trained_sizes": dict(_sized(report.trained)),
         "references": {str(number): count for number, count in report.references.items()},

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from deepgen.data.config import AnySet, DataConfig, WorldSet
@@ -40,12 +41,13 @@ class SetReport:
         name, task: as configured.
         samples: in the set. checked: of them.
         faults: one a sample.
+        left_out: samples whose target is of a size that the set does not take; what follows is of the others.
         sizes: (width, height) of the targets as stored. trained: as they will be trained.
         references: number of references → samples.
         same_picture: samples whose target's bytes an earlier one has, in this set or one before it.
         same_sample: those of them that have its prompt too.
         uncaptioned: pictures of a folder that have no caption and are therefore no samples.
-        prompts: of all readable samples, in order.
+        prompts: of all of them, in order.
     """
 
     name: str
@@ -53,6 +55,7 @@ class SetReport:
     samples: int
     checked: int = 0
     faults: list[Fault] = field(default_factory=list)
+    left_out: int = 0
     sizes: Counter[Size] = field(default_factory=Counter)
     trained: Counter[Size] = field(default_factory=Counter)
     references: Counter[int] = field(default_factory=Counter)
@@ -91,19 +94,28 @@ class Checker:
         if isinstance(source, FolderSource):
             report.uncaptioned = source.uncaptioned
         limit = WORLD_SAMPLES if self.limit is None and isinstance(one, WorldSet) else self.limit
-        report.prompts = PackedRows(self._go_through(source, _spread(len(source), limit), report, progress))
+        indices = _spread(len(source), limit)
+        report.prompts = PackedRows(self._go_through(one, source, indices, report, progress))
         return report
 
     def _go_through(
-        self, source: Source, indices: Sequence[int], report: SetReport, progress: Callable[[int], None]
+        self,
+        one: AnySet,
+        source: Source,
+        indices: Sequence[int],
+        report: SetReport,
+        progress: Callable[[int], None],
     ) -> Iterator[str]:
         # Sources and the drawing of scenes are for one thread; the decoders of files are not.
         threads = 1 if isinstance(source, WorldSource) else _READERS
         with quiet(), ThreadPoolExecutor(threads) as readers:
             for chunk in _chunks(indices):
                 records = [_record(source, index) for index in chunk]
-                for found in readers.map(_open, chunk, records):
+                for found in readers.map(partial(_open, one), chunk, records):
                     report.checked += 1
+                    if found is None:
+                        report.left_out += 1
+                        continue
                     if isinstance(found, Fault):
                         report.faults.append(found)
                         continue
@@ -144,11 +156,13 @@ def _record(source: Source, index: int) -> Record | Fault:
     return record
 
 
-def _open(index: int, record: Record | Fault) -> Fault | _Read:
-    """Decode every picture of a sample."""
+def _open(one: AnySet, index: int, record: Record | Fault) -> Fault | _Read | None:
+    """Decode every picture of a sample; None for a target of a size that the set leaves out."""
     if isinstance(record, Fault):
         return record
     try:
+        if not one.takes_all and not one.takes(record.target.size()):
+            return None
         size = record.target.open().size
         for reference in record.references:
             reference.open()

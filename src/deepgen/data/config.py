@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from deepgen.config import Config
+from deepgen.pipeline.sizes import MAX_ASPECT, Size
 
 Task = Literal["t2i", "edit"]
 
@@ -44,11 +45,26 @@ class SetConfig(Config):
     Attributes:
         name: in messages, metrics and reports.
         weight: of the set among those of its task; null: its number of samples, so that all are seen equally often.
+        min_side: targets with a shorter side, in pixels, are left out; another sample comes in their place.
+        max_aspect: so are those whose longer side is more than this many times the shorter; null: none, and then what
+            is longer than 8:1, which the model does not take, is broken.
     """
 
     name: str = Field(min_length=1)
     task: Task
     weight: float | None = Field(None, gt=0)
+    min_side: int = Field(1, gt=0)
+    max_aspect: float | None = Field(None, ge=1, le=MAX_ASPECT)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether no size is left out, so that none need be known."""
+        return self.min_side == 1 and self.max_aspect is None
+
+    def takes(self, size: Size) -> bool:
+        """Whether targets of this (width, height) belong to the set."""
+        short, long = sorted(size)
+        return short >= self.min_side and (self.max_aspect is None or long <= self.max_aspect * short)
 
 
 class ListSet(SetConfig):
@@ -119,7 +135,8 @@ class DataConfig(Config):
         resize: how pictures reach their sizes (see pipeline.sizes). area is published.
         buckets: gather samples of one size in a micro-batch, within `bucket_window` micro-batches of a task.
         dropout: share of a task's prompts replaced by "", for guidance.
-        broken_budget: share of the drawn samples (of at least 10,000) that may be broken before the run stops.
+        broken_budget: share of the drawn samples (of at least 10,000) that may be broken before the run stops;
+            what a set leaves out by size is not broken.
         index_dir: where `deepgen data check` keeps what it found out about large sets; null: found out at each start.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deepgen.data.batch import TrainBatch
-from deepgen.data.config import DataConfig
+from deepgen.data.config import DataConfig, SetConfig
 from deepgen.data.mixture import Mixture, Pick
 from deepgen.data.pictures import READ_ERRORS, quiet
 from deepgen.data.sources import Record
@@ -26,12 +26,13 @@ LEAST_JUDGED = 10_000
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A sample that could not be used: what failed, naming the file."""
+class Replaced:
+    """A sample in whose place another came, and why, naming the file: it is broken, or its set leaves it out."""
 
     source: str
     index: int
     reason: str
+    broken: bool
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,21 @@ class Example:
     key: str
 
 
+class LeftOut(DataError):
+    """A target of a size that its set does not take."""
+
+
 CheckPrompt = Callable[[str], None]
 """Raises InputError for a prompt that the model cannot take."""
 
 
-def prepare(record: Record, config: DataConfig, check_prompt: CheckPrompt | None = None) -> Example:
-    """Open and resize a sample's pictures.
+def prepare(
+    record: Record, one: SetConfig, config: DataConfig, check_prompt: CheckPrompt | None = None
+) -> Example:
+    """Open and resize the pictures of a sample of set `one`.
 
     Raises:
+        LeftOut: the set does not take targets of this size.
         InputError, OSError: a picture is missing, damaged, too large or too long.
         DataError: more references than the model takes, or a prompt that it cannot take.
     """
@@ -62,6 +70,9 @@ def prepare(record: Record, config: DataConfig, check_prompt: CheckPrompt | None
             raise DataError(f"{record.key}: {error}") from None
     if len(record.references) > MAX_REFERENCES:
         raise DataError(f"{record.key}: {len(record.references)} references, at most {MAX_REFERENCES} work")
+    # By the header: what is left out may be a size that cannot be opened.
+    if not one.takes_all and not one.takes(size := record.target.size()):
+        raise LeftOut(f"{record.key}: {size[0]}x{size[1]} is not of the sizes that the set takes")
     target = record.target.open()
     opened = [picture.open() for picture in record.references]
     size = plan_target(target.size, config.area, config.resize)
@@ -72,11 +83,11 @@ def prepare(record: Record, config: DataConfig, check_prompt: CheckPrompt | None
     return Example(record.prompt, to_pixels(target, size), references, record.key)
 
 
-Made = tuple[TrainBatch, list[Broken]]
+Made = tuple[TrainBatch, list[Replaced]]
 
 
 class MicroBatches(Dataset[Made | DeepGenError]):
-    """Micro-batch m of the mixture, decoded, with what was broken on the way.
+    """Micro-batch m of the mixture, decoded, with what was replaced on the way.
 
     An error of ours is returned, not raised: raised in a worker, it would reach the user as the text of its trace.
     """
@@ -91,10 +102,10 @@ class MicroBatches(Dataset[Made | DeepGenError]):
             return error
 
     def _made(self, micro_batch: int) -> Made:
-        broken: list[Broken] = []
+        replaced: list[Replaced] = []
         picks = self.mixture.picks(micro_batch)
         with quiet():
-            examples = [self._example(pick, broken) for pick in picks]
+            examples = [self._example(pick, replaced) for pick in picks]
         sets = [self.mixture.config.sets[pick.set_number] for pick in picks]
         batch = TrainBatch(
             prompts=["" if p.dropped else e.prompt for p, e in zip(picks, examples, strict=True)],
@@ -104,21 +115,23 @@ class MicroBatches(Dataset[Made | DeepGenError]):
             sources=[one.name for one in sets],
             keys=[example.key for example in examples],
         )
-        return batch, broken
+        return batch, replaced
 
-    def _example(self, pick: Pick, broken: list[Broken]) -> Example:
+    def _example(self, pick: Pick, replaced: list[Replaced]) -> Example:
         """The picked sample, or the first usable one of those that stand in for it."""
         chosen, config = pick, self.mixture.config
+        one = config.sets[pick.set_number]
         for attempt in range(MAX_ATTEMPTS):
             try:
                 record = self.mixture.sources[chosen.set_number].record(chosen.index)
-                return prepare(record, config, self.check_prompt)
+                return prepare(record, one, config, self.check_prompt)
             except READ_ERRORS as error:
-                name = config.sets[chosen.set_number].name
-                broken.append(Broken(name, chosen.index, " ".join(str(error).split())))
+                reason, broken = " ".join(str(error).split()), not isinstance(error, LeftOut)
+                replaced.append(Replaced(one.name, chosen.index, reason, broken))
                 chosen = self.mixture.replacement(pick, attempt)
         raise DataError(
-            f"{broken[-1].source}: {MAX_ATTEMPTS} samples one after another are broken, the last: {broken[-1].reason}"
+            f"{one.name}: {MAX_ATTEMPTS} samples one after another are broken or left out, the last: "
+            f"{replaced[-1].reason}"
         )
 
 
@@ -145,6 +158,7 @@ class MixtureLoader:
         position: micro-batches handed out by now, over all processes.
         drawn: samples handed out by this process, since it began.
         broken: samples that this process found broken, since it began.
+        left_out: samples that this process met and their sets do not take, since it began.
     """
 
     def __init__(
@@ -171,7 +185,8 @@ class MixtureLoader:
         self.config, self.batch_size = config, batch_size
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.mixture, self.check_prompt = Mixture(config, batch_size), check_prompt
-        self.position = self.drawn = self.broken = self._told = 0
+        self.position = self.drawn = self.broken = self.left_out = 0
+        self._told = (0, 0)
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Raises DataError where more samples are broken than the budget allows."""
@@ -188,15 +203,17 @@ class MixtureLoader:
         for made in loader:
             if isinstance(made, DeepGenError):
                 raise made
-            batch, broken = made
+            batch, replaced = made
             self.position += self.world_size
             self.drawn += len(batch)
-            self._count(broken)
+            self._count(replaced)
             yield batch
 
-    def _count(self, broken: list[Broken]) -> None:
+    def _count(self, replaced: list[Replaced]) -> None:
+        broken = [one for one in replaced if one.broken]
+        self.broken += len(broken)
+        self.left_out += len(replaced) - len(broken)
         for one in broken:
-            self.broken += 1
             log.warning("broken sample of %s, replaced by another: %s", one.source, one.reason)
         allowed = self.config.broken_budget * max(self.drawn, LEAST_JUDGED)
         if broken and self.broken > allowed:
@@ -206,10 +223,11 @@ class MixtureLoader:
                 "see all with `deepgen data check`"
             )
 
-    def newly_broken(self) -> int:
-        """How many samples were found broken since this was last asked."""
-        new, self._told = self.broken - self._told, self.broken
-        return new
+    def newly_replaced(self) -> tuple[int, int]:
+        """How many samples were broken and how many left out since this was last asked."""
+        broken, left_out = self._told
+        self._told = (self.broken, self.left_out)
+        return self.broken - broken, self.left_out - left_out
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader stands; the same for all processes."""

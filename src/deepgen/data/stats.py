@@ -15,6 +15,7 @@ class Stats:
     Attributes:
         by_set, by_task: samples of each. sizes: (width, height) as trained.
         references: number of references → samples. dropped: prompts replaced by "". broken: not readable.
+        left_out: of a size that their set does not take.
         mixed_sizes: micro-batches that hold more than one size, of `micro_batches`.
         words: number of words of each prompt.
     """
@@ -24,6 +25,7 @@ class Stats:
     mixed_sizes: int = 0
     dropped: int = 0
     broken: int = 0
+    left_out: int = 0
     by_set: Counter[str] = field(default_factory=Counter)
     by_task: Counter[str] = field(default_factory=Counter)
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -51,10 +53,14 @@ def _add(stats: Stats, mixture: Mixture, micro_batch: int) -> None:
         stats.dropped += pick.dropped
         try:
             record = mixture.sources[pick.set_number].record(pick.index)
-            size = mixture.planned(record.target.size())
+            stored = record.target.size()
         except READ_ERRORS:
             stats.broken += 1
             continue
+        if not one.takes(stored):
+            stats.left_out += 1
+            continue
+        size = mixture.planned(stored)
         sizes.add(size)
         stats.sizes[size] += 1
         stats.references[len(record.references)] += 1

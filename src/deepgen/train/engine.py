@@ -80,7 +80,7 @@ class SupervisedRun(Run[SupervisedConfig]):
             self.window = Window()
         self._accumulate(self._batches)
         norm, rate = self.apply_update()
-        self.count_broken(self.loader)
+        self.count_replaced(self.loader)
         step = self.counters.step
         if step % config.log_every_steps == 0 or step == config.steps:
             metrics.write(step, **self._record(), gradient_norm=norm, learning_rate=rate)
@@ -116,7 +116,7 @@ class SupervisedRun(Run[SupervisedConfig]):
             "images_per_second": window.samples * self.ranks.world_size / seconds,
             "data_wait": window.waited / seconds,
             "skipped_updates": float(self.counters.skipped),
-            "broken_samples": float(self.counters.broken),
+            **self.replaced(),
             "tflops": window.flops / seconds / 1e12,
         }
         if self.peak is not None:

@@ -9,7 +9,7 @@ FSDP2.
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -289,13 +289,13 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
     return bool(value.item())
 
 
-def sum_of(value: int, ranks: Ranks) -> int:
-    """A number added up over all processes. Collective."""
+def sums_of(values: Sequence[int], ranks: Ranks) -> list[int]:
+    """Numbers added up over all processes. Collective."""
     if ranks.world_size == 1:
-        return value
-    total = torch.tensor(value, device=ranks.device)
-    dist.all_reduce(total)
-    return int(total)
+        return list(values)
+    totals = torch.tensor(values, device=ranks.device)
+    dist.all_reduce(totals)
+    return totals.tolist()
 
 
 def most_of(value: int, ranks: Ranks) -> int:

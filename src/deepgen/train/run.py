@@ -32,7 +32,7 @@ from deepgen.train.export import export, exported_step
 from deepgen.train.metrics import MetricsWriter
 from deepgen.train.monitor import draw_sheet
 from deepgen.train.optimizer import build_optimizer, optimizer_tensors, schedule_rate, update
-from deepgen.train.parallel import Ranks, any_rank, computing, start_ranks, sum_of
+from deepgen.train.parallel import Ranks, any_rank, computing, start_ranks, sums_of
 from deepgen.train.run_config import RunConfig
 from deepgen.train.trainable import trained_parameters
 
@@ -46,10 +46,15 @@ class RunError(DeepGenError):
 
 @dataclass
 class Counters:
-    """Numbers of a run that are saved with it; `broken` samples are of all processes, since the run's first update."""
+    """Numbers of a run that are saved with it.
+
+    Attributes:
+        broken, left_out: samples of all processes, since the run's first update.
+    """
 
     step: int = 0
     broken: int = 0
+    left_out: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
 
@@ -209,9 +214,18 @@ class Run(ABC, Generic[ConfigT]):
             )
         return norm, rate
 
-    def count_broken(self, loader: MixtureLoader) -> None:
-        """Add what was found broken in the last update's data. Collective."""
-        self.counters.broken += sum_of(loader.newly_broken(), self.ranks)
+    def count_replaced(self, loader: MixtureLoader) -> None:
+        """Add what was broken or left out in the last update's data. Collective."""
+        broken, left_out = sums_of(loader.newly_replaced(), self.ranks)
+        self.counters.broken += broken
+        self.counters.left_out += left_out
+
+    def replaced(self) -> dict[str, float]:
+        """How many samples were broken or left out so far, by their names in the metrics."""
+        return {
+            "broken_samples": float(self.counters.broken),
+            "left_out_samples": float(self.counters.left_out),
+        }
 
     def averaged(self) -> AbstractContextManager[None]:
         """The averaged weights in place of the trained ones while inside, where an average is kept."""

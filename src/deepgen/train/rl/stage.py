@@ -201,7 +201,7 @@ class RLRun(Run[RLConfig]):
     def _supervise(self, terms: GradientTerms | None) -> None:
         assert self.sft is not None
         self.sft.accumulate(self.counters.step)
-        self.count_broken(self.sft.loader)
+        self.count_replaced(self.sft.loader)
         if terms is not None:
             terms.close("sft")
 
@@ -326,8 +326,7 @@ class RLRun(Run[RLConfig]):
         if "ratio/min" in found:
             found["ratio/min"] *= -1  # kept as the largest of the negated
         if self.sft is not None:
-            found |= self.sft.meter.read("sft_loss")
-            found["broken_samples"] = float(self.counters.broken)
+            found |= self.sft.meter.read("sft_loss") | self.replaced()
         if self.ranks.device.type == "cuda":
             found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return found
