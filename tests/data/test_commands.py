@@ -10,6 +10,7 @@ from data_files import encoded, picture, set_of, write_json
 from typer.testing import CliRunner
 
 from deepgen.cli import build_app
+from deepgen.errors import DataError
 
 
 def command(*arguments: str):
@@ -156,6 +157,22 @@ def test_convert_says_what_is_wrong_with_a_mapping(tmp_path, maps, message):
     )
     assert result.exit_code != 0 and message in str(result.exception)
     assert not (tmp_path / "l.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("café,b.png".encode("latin-1"), "table.csv: not UTF-8 ('utf-8' codec can't decode byte 0xe9"),
+        (b"x" * 131_073 + b",b.png", "cannot be read after line 2 (field larger than field limit"),
+        (b",b.png", "row 1: 'what' must be a text"),
+    ],
+)
+def test_convert_says_where_a_table_cannot_be_read_and_leaves_nothing_behind(tmp_path, row, message):
+    (tmp_path / "table.csv").write_bytes(b"what,out\na,b.png\n" + row + b"\n")
+    maps = ["--map", "prompt=what", "--map", "target=out"]
+    result = command("data", "convert", f"{tmp_path}/table.csv", "-o", f"{tmp_path}/l.jsonl", *maps)
+    assert isinstance(result.exception, DataError) and message in str(result.exception), result.exception
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_convert_takes_pictures_out_of_parquet(tmp_path):

@@ -48,7 +48,7 @@ def convert(source: Path, output: Path, mapped: Mapped, root: Path | None = None
 
     Raises:
         InputError: a table of another kind, or an output that is not .jsonl.
-        DataError: a row lacks a field.
+        DataError: a row lacks a field, or the table cannot be read.
     """
     if output.suffix != ".jsonl":
         raise InputError(f"{output}: the output must end in .jsonl")
@@ -56,22 +56,29 @@ def convert(source: Path, output: Path, mapped: Mapped, root: Path | None = None
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.draft")
     count = 0
-    with draft.open("w", encoding="utf-8") as file:
-        for count, row in enumerate(table_rows(source), 1):
-            where = f"{source}, row {count - 1}"
-            targets = writer.paths(lookup(row, mapped.target, where), where, mapped.target)
-            if len(targets) != 1:
-                raise DataError(f"{where}: {mapped.target!r} holds {len(targets)} pictures instead of one")
-            references = [
-                path
-                for column in mapped.references
-                for path in writer.paths(lookup(row, column, where), where, column)
-            ]
-            prompt = text_of(lookup(row, mapped.prompt, where), where, mapped.prompt)
-            sample = {"prompt": prompt, "target": targets[0], "references": references}
-            file.write(json.dumps(sample, ensure_ascii=False) + "\n")
-    os.replace(draft, output)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            for count, row in enumerate(table_rows(source), 1):
+                sample = _sample(row, mapped, writer, f"{source}, row {count - 1}")
+                file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+        os.replace(draft, output)
+    finally:
+        draft.unlink(missing_ok=True)
     return count
+
+
+def _sample(row: Mapping[str, Any], mapped: Mapped, writer: "_Paths", where: str) -> dict[str, Any]:
+    """A row in our own schema. Raises DataError."""
+    targets = writer.paths(lookup(row, mapped.target, where), where, mapped.target)
+    if len(targets) != 1:
+        raise DataError(f"{where}: {mapped.target!r} holds {len(targets)} pictures instead of one")
+    references = [
+        path
+        for column in mapped.references
+        for path in writer.paths(lookup(row, column, where), where, column)
+    ]
+    prompt = text_of(lookup(row, mapped.prompt, where), where, mapped.prompt)
+    return {"prompt": prompt, "target": targets[0], "references": references}
 
 
 def table_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -83,10 +90,20 @@ def table_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        yield from _csv_rows(path)
     else:
         yield from _json_rows(read_rows(path), path)
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        try:
+            yield from rows
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error})") from error
+        except csv.Error as error:
+            raise DataError(f"{path}: cannot be read after line {rows.line_num} ({error})") from error
 
 
 def _json_rows(texts: Iterable[str], path: Path) -> Iterator[Mapping[str, Any]]:
