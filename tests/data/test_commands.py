@@ -10,7 +10,7 @@ from data_files import encoded, picture, set_of, write_json
 from typer.testing import CliRunner
 
 from deepgen.cli import build_app
-from deepgen.errors import DataError
+from deepgen.errors import ConfigError, DataError
 
 
 def command(*arguments: str):
@@ -87,6 +87,31 @@ def test_check_and_stats_count_what_a_set_leaves_out_by_size_apart(tmp_path):
     (found,) = json.loads((tmp_path / "found.json").read_text())
     assert (found["checked"], found["left_out"], found["stored_sizes"]) == (4, 2, {"96x96": 2})
     assert "broken: 0; left out by size: 6" in command("data", "stats", config, "--samples", "12").output
+
+
+def test_check_reads_validation_data_too_and_finds_what_training_holds_of_it(t2i_list, tmp_path):
+    sets = [set_of(t2i_list), {**set_of(t2i_list), "path": f"{tmp_path}/held/list.json"}]
+    write_json(tmp_path / "held" / "list.json", json.loads(t2i_list.read_text())[:2])
+    shutil.copy(t2i_list.parent / "red.png", tmp_path / "held")
+    data, held_out = ({"sets": [one], "ratio": {"t2i": 1}} for one in sets)
+    changed = [f"{key}={json.dumps(value)}" for key, value in (("data", data), ("validation.data", held_out))]
+    result = command("data", "check", "smoke", *changed, "--no-contamination")
+    assert result.exit_code == 1 and "one: t2i, 6 samples" in result.output, result.output
+    told = result.output.partition("one of validation.data: t2i, 2 samples, 2 checked")[2]
+    assert "1 broken (50.00%)" in told and "duplicates: 1 pictures, 1 with the same prompt" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datta.area=1", "smoke.yaml: datta: unknown key, did you mean 'data'?"),
+        ("data.arrea=1", "smoke.yaml: data.arrea: unknown key, did you mean 'area'?"),
+        ("validation.data.area=1", "smoke.yaml: validation.data.area: input should be greater"),
+    ],
+)
+def test_check_refuses_what_training_would_refuse_and_names_the_key(override, message):
+    result = command("data", "check", "smoke", override)
+    assert isinstance(result.exception, ConfigError) and message in str(result.exception), result.exception
 
 
 def test_check_finds_benchmark_prompts_among_the_captions(tmp_path):

@@ -37,7 +37,7 @@ def check(
         Path | None, typer.Option("-o", "--output", help="JSON file for everything found.")
     ] = None,
 ) -> None:
-    """Read every sample once: schema, missing and damaged files, sizes, duplicates, benchmark prompts.
+    """Read every sample once, validation's too: schema, missing and damaged files, sizes, duplicates, test prompts.
 
     Fails if more of a set is broken than the budget allows, or if a text-to-image set holds benchmark prompts.
     """
@@ -46,22 +46,23 @@ def check(
     from deepgen.data.measure import picture_sizes
     from deepgen.data.sources import open_set
 
-    settings = read_config(config, overrides or [])
-    checker, index = Checker(settings, limit), Index(settings.index_dir)
-    found, failed = [], False
-    for one in settings.sets:
-        source = open_set(one, index)
-        report = checker.check(one, source, partial(_progress, one.name))
-        if settings.index_dir is not None and one.format != "world":
-            picture_sizes(source, index)
-        overlaps = _overlaps(report, data) if contamination else []
-        _show(report)
-        known = [overlap for overlap in overlaps if not overlap.clean]
-        for overlap in known:
-            print(_overlap_line(overlap, one.task))
-        # An instruction alone ("make the background red") is no test item: its picture belongs to it.
-        failed |= report.broken_share > settings.broken_budget or (one.task == "t2i" and bool(known))
-        found.append(_as_json(report, overlaps))
+    checker, found, failed = Checker(limit), [], False
+    for section, settings in read_config(config, overrides or []).items():
+        index = Index(settings.index_dir)
+        for one in settings.sets:
+            source = open_set(one, index)
+            report = checker.check(settings, one, source, partial(_progress, one.name))
+            if settings.index_dir is not None and one.format != "world":
+                picture_sizes(source, index)
+            # What is only measured on may be a benchmark's.
+            overlaps = _overlaps(report, data) if contamination and section == "data" else []
+            _show(section, report)
+            known = [overlap for overlap in overlaps if not overlap.clean]
+            for overlap in known:
+                print(_overlap_line(overlap, one.task))
+            # An instruction alone ("make the background red") is no test item: its picture belongs to it.
+            failed |= report.broken_share > settings.broken_budget or (one.task == "t2i" and bool(known))
+            found.append({"section": section, **_as_json(report, overlaps)})
     if output is not None:
         output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if failed:
@@ -78,7 +79,7 @@ def stats(
     from deepgen.data.mixture import Mixture, shares
     from deepgen.data.stats import count
 
-    mixture = Mixture(read_config(config, overrides or []), batch_size)
+    mixture = Mixture(read_config(config, overrides or [])["data"], batch_size)
     for name, task, size, share in shares(mixture):
         print(f"{name}: {task}, {size:,} samples, {share:.2%} of what is drawn")
     counted = count(mixture, samples)
@@ -120,21 +121,25 @@ def convert(
     print(f"{count:,} samples in {output}; check them with `deepgen data check`")
 
 
-def read_config(name: str, overrides: list[str]) -> "DataConfig":
-    """The data section of a configuration, or a file that is one. Raises ConfigError."""
-    from deepgen.config import apply_override, find_run, load_config, parse_yaml
+def read_config(name: str, overrides: list[str]) -> "dict[str, DataConfig]":
+    """The data of a training configuration, or of a file that is such a section alone, by `data` and `validation.data`.
+
+    The whole of a training configuration is validated, as `deepgen train` does it. Raises ConfigError.
+    """
+    from deepgen.config import find_run, load_config, parse_yaml
     from deepgen.data.config import DataConfig
     from deepgen.errors import ConfigError
+    from deepgen.train.run_config import SupervisedConfig
 
-    loaded: Any = parse_yaml(find_run(name).read_text(encoding="utf-8"), name)
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{name}: the top level must be a mapping of keys")
-    for override in overrides:
-        apply_override(loaded, override)
-    section = loaded.get("data", loaded)
-    if not isinstance(section, dict) or "sets" not in section:
+    path = find_run(name)
+    loaded: Any = parse_yaml(path.read_text(encoding="utf-8"), name)
+    if isinstance(loaded, dict) and "sets" in loaded:
+        return {"data": load_config(DataConfig, path, overrides)}
+    if not isinstance(loaded, dict) or "data" not in loaded:
         raise ConfigError(f"{name}: has no data.sets, so there is no data to look at")
-    return load_config(DataConfig, section)
+    settings = load_config(SupervisedConfig, path, overrides)
+    held_out = settings.validation.data
+    return {"data": settings.data} | ({} if held_out is None else {"validation.data": held_out})
 
 
 def _progress(name: str, done: int) -> None:
@@ -168,8 +173,9 @@ def _overlap_line(overlap: Any, task: str) -> str:
     )
 
 
-def _show(report: "SetReport") -> None:
-    print(f"{report.name}: {report.task}, {report.samples:,} samples, {report.checked:,} checked")
+def _show(section: str, report: "SetReport") -> None:
+    name = report.name if section == "data" else f"{report.name} of {section}"
+    print(f"{name}: {report.task}, {report.samples:,} samples, {report.checked:,} checked")
     kinds = Counter(fault.kind for fault in report.faults)
     print(
         f"  {len(report.faults)} broken ({report.broken_share:.2%}): "

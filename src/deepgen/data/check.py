@@ -82,20 +82,23 @@ class _Read:
 class Checker:
     """Goes through sets and remembers which pictures it has seen."""
 
-    def __init__(self, config: DataConfig, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         """limit: samples of a set, evenly spread; null: all (of the world WORLD_SAMPLES, for it has no files)."""
-        self.config, self.limit = config, limit
+        self.limit = limit
         self._pictures: set[bytes] = set()
         self._samples: set[bytes] = set()
 
-    def check(self, one: AnySet, source: Source, progress: Callable[[int], None]) -> SetReport:
-        """Read every sample of a set; `progress` is told how many are done."""
+    def check(
+        self, config: DataConfig, one: AnySet, source: Source, progress: Callable[[int], None]
+    ) -> SetReport:
+        """Read every sample of a set of `config`; `progress` is told how many are done."""
         report = SetReport(one.name, one.task, len(source))
         if isinstance(source, FolderSource):
             report.uncaptioned = source.uncaptioned
         limit = WORLD_SAMPLES if self.limit is None and isinstance(one, WorldSet) else self.limit
         indices = _spread(len(source), limit)
-        report.prompts = PackedRows(self._go_through(one, source, indices, report, progress))
+        reads = self._go_through(one, source, indices, report, progress)
+        report.prompts = PackedRows(self._note(config, report, found) for found in reads)
         return report
 
     def _go_through(
@@ -105,7 +108,7 @@ class Checker:
         indices: Sequence[int],
         report: SetReport,
         progress: Callable[[int], None],
-    ) -> Iterator[str]:
+    ) -> Iterator[_Read]:
         # Sources and the drawing of scenes are for one thread; the decoders of files are not.
         threads = 1 if isinstance(source, WorldSource) else _READERS
         with quiet(), ThreadPoolExecutor(threads) as readers:
@@ -119,19 +122,20 @@ class Checker:
                     if isinstance(found, Fault):
                         report.faults.append(found)
                         continue
-                    self._note(report, found)
-                    yield found.prompt
+                    yield found
                 progress(report.checked)
 
-    def _note(self, report: SetReport, found: _Read) -> None:
+    def _note(self, config: DataConfig, report: SetReport, found: _Read) -> str:
+        """Count a sample; returns its prompt."""
         report.sizes[found.size] += 1
-        report.trained[plan_target(found.size, self.config.area, self.config.resize)] += 1
+        report.trained[plan_target(found.size, config.area, config.resize)] += 1
         report.references[found.references] += 1
         sample = hashlib.blake2b(found.digest + found.prompt.encode(), digest_size=12).digest()
         report.same_picture += found.digest in self._pictures
         report.same_sample += sample in self._samples
         self._pictures.add(found.digest)
         self._samples.add(sample)
+        return found.prompt
 
 
 def _chunks(indices: Sequence[int]) -> Iterator[Sequence[int]]:
