@@ -52,13 +52,17 @@ class JudgeDesk:
             extra=settings.extra,
             thinking="strip",
         )
-        self._endpoint = Endpoint(settings.url, token_from(settings.token_env), settings.call_seconds)
+        endpoint = Endpoint(settings.url, token_from(settings.token_env), settings.call_seconds)
+        patience = Patience(settings.patience_seconds, 0.5, 10.0)
+        self._client = JudgeClient(self._profile, endpoint, settings.concurrency, patience)
         self._settings = settings
         self._folder = tempfile.TemporaryDirectory(prefix="deepgen-judge-")
         self._cache = ReplyCache(settings.cache or Path(self._folder.name) / "replies.sqlite")
 
     def ask(self, questions: Sequence[Asked], parse: Parse) -> list[Answer]:
         """An answer for each question, asked all at once; equal questions are asked once, known ones not at all.
+
+        Several threads may ask; `concurrency` is that of all of them.
 
         Raises RewardError where the judge turns all requests away: for a wrong key, model or address.
         """
@@ -69,14 +73,10 @@ class JudgeDesk:
             def usable(reply: Reply) -> bool:
                 return parse(without_thinking(reply, self._profile)) is not None
 
-            wait = self._settings.patience_seconds
-            client = JudgeClient(
-                self._profile, self._endpoint, self._settings.concurrency, Patience(wait, 0.5, 10.0)
-            )
             gone = ""
             try:
                 wanted = [Question(call, usable) for call in calls]
-                ask_all(wanted, client, self._cache, self._settings.attempts, _silent)
+                ask_all(wanted, self._client, self._cache, self._settings.attempts, _silent)
             except JudgeError as error:
                 if isinstance(error.__cause__, Rejected):
                     raise RewardError(str(error)) from error

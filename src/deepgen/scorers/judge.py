@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from deepgen.errors import JudgeError
 from deepgen.scorers.calls import JudgeCall, JudgeProfile
 from deepgen.scorers.endpoint import Endpoint, Rejected, Transient, request_body, send
 from deepgen.scorers.replies import Reply, ReplyCache, call_key
+from deepgen.scorers.threads import in_thread
 
 Keep = Callable[[int, Reply], None]
 """Takes (place in the calls, reply) as they come, in any order, one at a time."""
@@ -40,7 +41,7 @@ class Patience:
 
 
 class JudgeClient:
-    """An OpenAI-compatible endpoint as a Scorer, `concurrency` calls at a time."""
+    """An OpenAI-compatible endpoint as a Scorer, `concurrency` calls at a time, whichever threads ask it."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class JudgeClient:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._patience = patience or Patience()
-        self._stop = threading.Event()
+        self._slots = threading.Semaphore(concurrency)
         self._one_at_a_time = threading.Lock()
         self._last_answer = -math.inf
 
@@ -66,29 +67,32 @@ class JudgeClient:
 
         Raises JudgeError where the server rejects requests of this kind (key, model) or is gone.
         """
-        self._stop.clear()
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            waiting = iter(enumerate(calls))
-            running: set[Future[None]] = set()
-            try:
-                while True:
-                    # Only what can run at once is handed out, so that a stop leaves no queue behind.
-                    while len(running) < self._concurrency and (following := next(waiting, None)):
-                        running.add(pool.submit(self._answer, *following, attempt, keep))
-                    if not running:
-                        return
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-            finally:
-                self._stop.set()
+        stop = threading.Event()
+        waiting = iter(enumerate(calls))
+        running: set[Future[None]] = set()
+        try:
+            while True:
+                # Only what can run at once is handed out, so that a stop leaves no queue behind.
+                while len(running) < self._concurrency and (following := next(waiting, None)):
+                    running.add(in_thread(self._answer, *following, attempt, keep, stop))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        finally:
+            stop.set()
+            wait(running)
 
-    def _answer(self, place: int, call: JudgeCall, attempt: int, keep: Keep) -> None:
-        reply = self._ask(call, attempt)
+    def _answer(self, place: int, call: JudgeCall, attempt: int, keep: Keep, stop: threading.Event) -> None:
+        with self._slots:
+            if stop.is_set():
+                return
+            reply = self._ask(call, attempt, stop)
         with self._one_at_a_time:
             keep(place, reply)
 
-    def _ask(self, call: JudgeCall, attempt: int) -> Reply:
+    def _ask(self, call: JudgeCall, attempt: int, stop: threading.Event) -> Reply:
         """One call with its retries; "failed" when patience runs out or the server rejects just this call.
 
         Raises JudgeError where the server rejects every call, or answered none for as long as patience lasts.
@@ -104,7 +108,7 @@ class JudgeClient:
                 return reply
             except Transient as error:
                 delay = error.wait if error.wait is not None else pause * random.uniform(1.0, 1.5)
-                if self._stop.is_set():
+                if stop.is_set():
                     return Reply("failed", str(error))
                 if time.monotonic() + delay > deadline:
                     if self._last_answer < started:
@@ -113,7 +117,7 @@ class JudgeClient:
                             f" {self._patience.seconds:.0f} s: {error}; run it again to go on"
                         ) from error
                     return Reply("failed", str(error))
-                self._stop.wait(delay)
+                stop.wait(delay)
                 pause = min(2 * pause, self._patience.longest)
             except Rejected as error:
                 if not error.fatal:
