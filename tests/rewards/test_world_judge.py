@@ -9,6 +9,7 @@ import pytest
 
 from deepgen.config import load_config
 from deepgen.errors import InputError
+from deepgen.rewards import Score
 from deepgen.rewards.config import OneReward
 from deepgen.rewards.golden import golden_inputs
 from deepgen.rewards.world_judge import WorldJudge, WorldJudgeConfig
@@ -64,9 +65,16 @@ def test_errors_drops_and_delays_are_failures_to_be_asked_again(duel):
     assert all(score.failed for score in late) and late[0].reason
 
 
+def test_a_prompt_of_words_alone_is_a_tie_that_says_why():
+    pictures = [one.picture for one in golden_inputs()[:2]]
+    said = WorldJudge(WorldJudgeConfig())._answer('the word "OPEN"', pictures, 0.5)
+    assert "asks for no thing" in said and said.endswith("<answer>Tie</answer>")
+    assert "asks for" not in WorldJudge(WorldJudgeConfig())._answer(right_prompt(), pictures, 0.5)
+
+
 def test_shares_of_manners_come_true(monkeypatch):
     judge = WorldJudge(WorldJudgeConfig(tie_share=0.3, position_bias=0.2, garbage_share=0.1))
-    monkeypatch.setattr(judge, "values", lambda *_: [0.0, 1.0])
+    monkeypatch.setattr(judge, "scores", lambda *_: [Score.of(0.0), Score.of(1.0)])
     said = Counter(judge._answer("p", [], n / 1000).splitlines()[-1] for n in range(1000))
     assert said["<answer>Tie</answer>"] == 300 and said["<answer>Image 1 is better</answer>"] == 200
     assert said["I would rather not say."] == 100 and said["<answer>Image 2 is better</answer>"] == 400
@@ -87,9 +95,9 @@ def test_a_picture_is_looked_at_once(monkeypatch):
     reward = judge._reward
     monkeypatch.setattr(judge, "_reward", lambda batch: asked.append(len(batch)) or reward(batch))
     right, wrong = (one.picture for one in golden_inputs()[:2])
-    first = judge.values(right_prompt(), [right, wrong])
-    assert judge.values(right_prompt(), [wrong, right]) == first[::-1] and asked == [2, 0]
-    judge.values("an apple", [right])
+    first = judge.scores(right_prompt(), [right, wrong])
+    assert judge.scores(right_prompt(), [wrong, right]) == first[::-1] and asked == [2, 0]
+    judge.scores("an apple", [right])
     assert asked == [2, 0, 1]
 
 

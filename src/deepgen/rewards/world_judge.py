@@ -17,7 +17,7 @@ from pydantic import Field
 
 from deepgen.config import Config
 from deepgen.errors import InputError
-from deepgen.rewards.protocol import Picture, RewardInput
+from deepgen.rewards.protocol import Picture, RewardInput, Score
 from deepgen.rewards.service import Answer, Refused
 from deepgen.rewards.templates import PREFERENCE, prompt_in, read_template
 from deepgen.rewards.wire import decode_picture
@@ -32,11 +32,11 @@ KEPT = 4096
 class WorldJudgeConfig(Config):
     """The judge's manner.
 
-    path: of a detector, the shipped one if None. template: the file from which its clients make their questions, ours
-    if None. error_share: of requests, half of them answered with status 503, half dropped. delay_seconds: before an
-    answer. tie_margin: values that differ by no more are a tie. tie_share: of comparisons called a tie whatever is
-    seen. position_bias: share of comparisons won by Image 1 whatever is seen. garbage_share: of answers that cannot be
-    read. seed: of all these draws.
+    path: of a detector; None: the shipped one, by which the evaluation judges. template: the file from which its
+    clients make their questions, ours if None. error_share: of requests, half of them answered with status 503, half
+    dropped. delay_seconds: before an answer. tie_margin: values that differ by no more are a tie. tie_share: of
+    comparisons called a tie whatever is seen. position_bias: share of comparisons won by Image 1 whatever is seen.
+    garbage_share: of answers that cannot be read. seed: of all these draws.
     """
 
     path: Path | None = None
@@ -60,7 +60,7 @@ class WorldJudge:
         self._reward = WorldDetector(MODEL, config.path, config.device)
         self._rng = random.Random(config.seed)
         self._one_at_a_time = threading.Lock()
-        self._known: dict[tuple[str, tuple[int, ...], bytes], float] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bytes], Score] = {}
 
     def routes(self) -> dict[str, Answer]:
         """`POST /v1/chat/completions`, `GET /v1/models`, `GET /health`."""
@@ -97,26 +97,30 @@ class WorldJudge:
             if manner < share:
                 return answer
             manner -= share
-        first, second = self.values(prompt, pictures)
+        scores = self.scores(prompt, pictures)
+        first, second = (score.value for score in scores)
+        if first is None or second is None:
+            reason = next(score.reason for score in scores if not score.valid)
+            return f"I cannot see which is better: {reason}.\n<answer>Tie</answer>"
         said = f"Image 1 has {first:.3f} of what was asked, Image 2 {second:.3f}.\n"
         if abs(first - second) <= config.tie_margin:
             return said + "<answer>Tie</answer>"
         return said + f"<answer>Image {1 if first > second else 2} is better</answer>"
 
-    def values(self, prompt: str, pictures: Sequence[Picture]) -> list[float]:
-        """Of each picture; all 0, and so a tie, where the prompt asks for nothing that can be seen.
+    def scores(self, prompt: str, pictures: Sequence[Picture]) -> list[Score]:
+        """Of each picture, by the detector; without values where the prompt asks for nothing that it can see.
 
         A picture is looked at once, however many others it meets.
         """
         keys = [(prompt, picture.shape, hashlib.sha256(picture.tobytes()).digest()) for picture in pictures]
         with self._one_at_a_time:
             new = {key: one for key, one in zip(keys, pictures, strict=True) if key not in self._known}
-            scores = self._reward([RewardInput(picture, prompt, "") for picture in new.values()])
-            self._known |= {key: score.value or 0.0 for key, score in zip(new, scores, strict=True)}
-            values = [self._known[key] for key in keys]
+            found = self._reward([RewardInput(picture, prompt, "") for picture in new.values()])
+            self._known |= dict(zip(new, found, strict=True))
+            scores = [self._known[key] for key in keys]
             while len(self._known) > KEPT:
                 del self._known[next(iter(self._known))]  # the oldest
-        return values
+        return scores
 
 
 def read_question(body: Any) -> tuple[str, list[Picture]]:
