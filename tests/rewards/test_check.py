@@ -8,10 +8,12 @@ import typer
 
 from deepgen.cli import reward as cli
 from deepgen.errors import ConfigError, InputError
-from deepgen.rewards import RewardUnavailable, Score
+from deepgen.pipeline.shipped import weights_root
+from deepgen.rewards import RewardUnavailable, Score, world_detector
 from deepgen.rewards.edit_region import EditRegion
 from deepgen.rewards.golden import check_reward, golden_inputs
 from deepgen.rewards.simple import JpegSize, MeanBrightness
+from deepgen.rewards.world_detector import WorldDetector
 
 
 @pytest.fixture
@@ -46,6 +48,23 @@ def test_a_reward_that_prefers_the_wrong_picture_or_has_no_value_fails(kit):
         raise RewardUnavailable("nobody there")
 
     assert check_reward(kit.Scripted(away)).problem == "nobody there"
+
+
+def test_golden_edits_show_whether_a_detector_judges_edits(monkeypatch):
+    detector = WorldDetector("d")
+    found = check_reward(detector)
+    assert found.passed and found.scores[2].value > 0.95 > 0.1 > found.scores[3].value
+    monkeypatch.setattr(world_detector, "edit_value", lambda *_: 0.5)
+    assert "does not prefer" in check_reward(detector).problem
+
+
+def test_a_service_says_when_it_is_the_evaluations_own_judge(capsys, tmp_path):
+    for name in ("world-preference", "world_detector"):
+        cli._routes(name, [], "cpu")
+        assert "by which the evaluation judges" in capsys.readouterr().err
+    folder = weights_root() / "detector"
+    cli._routes("world-preference", [f"path={folder}"], "cpu")
+    assert capsys.readouterr().err == ""
 
 
 def test_check_prints_a_line_each_and_fails_where_one_does(config, capsys, tmp_path):

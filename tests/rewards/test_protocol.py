@@ -61,8 +61,21 @@ def test_a_reward_without_weight_is_not_built():
         ([{"kind": "nothing"}], "nothing"),
         ([{"kind": "ocr", "matchin": "unicode"}], "rewards.0.ocr.matchin: unknown key"),
         ([{"kind": "jpeg_size", "quality": 0}], "quality"),
+        ([{"kind": "jpeg_size", "name": "a/b"}], r"rewards\.0\.jpeg_size\.name"),
+        ([{"kind": "jpeg_size", "name": "mean"}], "'mean'"),
+        ([], "rewards"),
     ],
 )
 def test_what_is_wrong_in_a_configuration_is_named(entries, said):
     with pytest.raises(ConfigError, match=said):
         rewards_of(*entries)
+
+
+def test_what_is_trained_for_is_told_apart_from_what_judges_it():
+    shipped, own = {"kind": "world_detector"}, {"kind": "world_detector", "path": "mine"}
+    with pytest.raises(ConfigError, match=r"'world_detector' has no path: the shipped detector judges"):
+        load_config(Rewards, {"rewards": [shipped]})
+    with pytest.raises(ConfigError, match="two rewards are called 'world_detector'"):
+        load_config(Rewards, {"rewards": [own], "held_out": [shipped]})
+    config = load_config(Rewards, {"rewards": [own], "held_out": [shipped | {"name": "judge"}]})
+    assert config.held_out[0].path is None

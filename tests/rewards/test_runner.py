@@ -11,7 +11,14 @@ import pytest
 
 from deepgen.config import load_config
 from deepgen.errors import RewardError
-from deepgen.rewards import RewardRunner, RewardUnavailable, RunnerConfig, Score, WeightedReward
+from deepgen.rewards import (
+    RewardRunner,
+    RewardUnavailable,
+    RunnerConfig,
+    Score,
+    WeightedReward,
+    build_rewards,
+)
 from deepgen.rewards.config import OneReward
 
 QUICK = {"deadline_seconds": 0.3, "first_wait_seconds": 0.01, "longest_wait_seconds": 0.05}
@@ -58,6 +65,70 @@ def test_every_ticket_has_the_scores_of_its_own_pictures_whatever_the_order(kit)
             assert values(runner.collect(ticket)["scripted"]) == [10.0 * step, 10.0 * step + 1]
 
 
+def test_a_model_in_this_process_scores_one_batch_at_a_time(kit):
+    inside = threading.Lock()
+
+    def alone(batch):
+        with_nobody = inside.acquire(blocking=False)
+        time.sleep(0.05)
+        inside.release()
+        return [Score.of(float(with_nobody))] * len(batch)
+
+    with runner_of(kit.Scripted(*[alone] * 4)) as runner:
+        tickets = [runner.submit(0, kit.inputs(step)) for step in range(4)]
+        assert [values(runner.collect(one)["scripted"]) for one in tickets] == [[1.0]] * 4
+
+
+def judge_of(url, **settings):
+    entry = {"kind": "preference", "url": f"{url}/v1", "model": "m", "call_seconds": 9.0, "attempts": 1}
+    return build_rewards([load_config(OneReward, {"reward": entry | settings}).reward])[0]
+
+
+def test_a_judge_is_asked_for_all_batches_at_once_but_for_no_more_than_its_concurrency(kit):
+    lock, now, most = threading.Lock(), [0], []
+
+    def complete(_):
+        with lock:
+            now[0] += 1
+            most.append(now[0])
+        time.sleep(0.3)
+        with lock:
+            now[0] -= 1
+        return {"choices": [{"message": {"content": "<answer>Tie</answer>"}, "finish_reason": "stop"}]}
+
+    with kit.serving({"POST /v1/chat/completions": complete}) as url:
+        for concurrency, expected in ((8, 4), (2, 2)):
+            with runner_of(judge_of(url, concurrency=concurrency)) as runner:
+                tickets = [runner.submit(0, kit.inputs(n, n + 1, group=str(n))) for n in range(4)]
+                found = [values(runner.collect(one)["preference"]) for one in tickets]
+            assert found == [[0.5, 0.5]] * 4 and max(most) == expected
+            most.clear()
+
+
+HUNG = """
+import socket, sys
+from deepgen.config import load_config
+from deepgen.rewards import RewardInput, RewardRunner, build_rewards
+from deepgen.rewards.config import OneReward
+import numpy as np
+server = socket.create_server(("127.0.0.1", 0))
+url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+entry = {"kind": sys.argv[1], "url": url} | ({"model": "m"} if sys.argv[1] == "preference" else {})
+runner = RewardRunner(build_rewards([load_config(OneReward, {"reward": entry}).reward]))
+batch = [RewardInput(np.full((8, 8, 3), n, np.uint8), "a cat", "g") for n in (1, 2)]
+with runner:
+    runner.submit(0, batch)
+    held, _ = server.accept()
+"""
+
+
+@pytest.mark.parametrize("kind", ["remote", "preference"])
+def test_a_call_to_a_server_that_hangs_keeps_no_process_from_ending(kind):
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", HUNG, kind], check=True, timeout=60)
+    assert time.monotonic() - started < 30
+
+
 def test_pictures_of_an_older_policy_and_a_second_collection_are_refused(kit):
     with runner_of(kit.Scripted()) as runner:
         ticket = runner.submit(3, kit.inputs(1))
@@ -75,10 +146,10 @@ def test_only_what_failed_is_asked_for_again_and_counted(kit):
     reward = kit.Scripted(half, unreachable)
     with runner_of(reward) as runner:
         assert values(scored(runner, kit.inputs(5, 6, 7))) == [1.0, 6.0, None]
-        counted = runner.take_metrics()
+        counted = vars(runner.take_tallies()["scripted"])
     assert [len(call) for call in reward.calls] == [3, 1, 1]
-    expected = {"asked": 3, "missing": 1, "failed": 0, "retried": 2, "valid_share": pytest.approx(2 / 3)}
-    assert {key: counted[f"reward/scripted/{key}"] for key in expected} == expected
+    expected = {"asked": 3, "missing": 1, "failed": 0, "retried": 2, "valid": 2}
+    assert {key: counted[key] for key in expected} == expected
 
 
 def test_pictures_that_are_compared_are_asked_for_again_with_their_group(kit):
@@ -98,9 +169,9 @@ def test_few_values_that_stay_away_are_invalid_and_the_run_goes_on(kit):
 
     with runner_of(kit.Scripted(*[one_of_four] * 500), pause_share=0.25) as runner:
         found = scored(runner, kit.inputs(1, 2, 3, 4))
-        counted = runner.take_metrics()
+        counted = runner.take_tallies()["scripted"]
     assert values(found) == [1.0, 1.0, 1.0, None] and found[3].reason == "down"
-    assert counted["reward/scripted/failed"] == 1 and counted["reward/scripted/paused_seconds"] == 0
+    assert counted.failed == 1 and counted.paused_seconds == 0
 
 
 def test_many_hold_the_run_up_until_the_service_is_back(kit):
@@ -111,7 +182,7 @@ def test_many_hold_the_run_up_until_the_service_is_back(kit):
 
     with runner_of(kit.Scripted(*[down] * 1000), pause_share=0.25) as runner:
         assert values(scored(runner, kit.inputs(1, 2))) == [2.0, 2.0]
-        assert runner.take_metrics()["reward/scripted/paused_seconds"] > 0.1
+        assert runner.take_tallies()["scripted"].paused_seconds > 0.1
 
 
 def test_a_service_that_never_comes_back_ends_the_run_with_its_reason(kit):
@@ -145,7 +216,8 @@ def test_an_error_that_trying_again_does_not_help_is_raised_where_the_scores_are
 
 def serve(port):
     """`deepgen reward serve` in a process of its own, ready."""
-    command = [sys.executable, "-m", "deepgen", "reward", "serve", "mean_brightness", "--port", str(port)]
+    command = [sys.executable, "-m", "deepgen", "reward", "serve", "mean_brightness", "name=far"]
+    command += ["--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     assert line.startswith("serving mean_brightness at"), line
@@ -169,8 +241,8 @@ def test_a_server_that_is_killed_and_restarted_costs_no_step_and_mixes_none(kit)
                 assert ticket.policy_step == step
                 found = values(runner.collect(ticket)["far"])
                 assert found == pytest.approx([step / 255, (255 - step) / 255])
-            counted = runner.take_metrics()
-        assert counted["reward/far/retried"] > 0 and counted["reward/far/failed"] == 0
+            counted = runner.take_tallies()["far"]
+        assert counted.retried > 0 and counted.failed == 0
     finally:
         process.kill()
         process.wait()

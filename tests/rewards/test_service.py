@@ -21,8 +21,9 @@ from deepgen.rewards.wire import groups_kept_together, input_from_json, input_to
 
 
 def remote(url, **settings):
-    entry = {"kind": "remote", "url": url, "call_seconds": 5.0} | settings
-    return load_config(OneReward, {"reward": entry}).reward.build("far", "cpu")
+    entry = {"kind": "remote", "name": "far", "url": url, "call_seconds": 5.0} | settings
+    reward = load_config(OneReward, {"reward": entry}).reward
+    return reward.build(reward.called, "cpu")
 
 
 def post(url, body, **headers):
@@ -53,14 +54,14 @@ def test_a_remote_reward_gives_the_values_and_reasons_of_the_reward_itself(kit):
     source, target, result = rng.integers(0, 256, (3, 48, 48, 3), np.uint8)
     target[24:] = source[24:]
     batch = [RewardInput(result, "p", "g", (source,), target=target), *kit.inputs(3)]
-    with kit.serving(reward_routes(EditRegion())) as url:
+    with kit.serving(reward_routes(EditRegion("far"))) as url:
         assert remote(url)(batch) == EditRegion()(batch)
 
 
 def test_only_the_token_opens_the_service(kit, monkeypatch):
     monkeypatch.setenv("RIGHT", "secret")
     monkeypatch.setenv("WRONG", "other")
-    with kit.serving(reward_routes(MeanBrightness()), "secret") as url:
+    with kit.serving(reward_routes(MeanBrightness("far")), "secret") as url:
         assert remote(url, token_env="RIGHT")(kit.inputs(255))[0].value == 1
         for settings in ({"token_env": "WRONG"}, {}):
             with pytest.raises(RewardError, match="401") as caught:
@@ -89,7 +90,7 @@ class Trap:
 
 def test_what_arrives_is_never_unpickled_and_bad_bodies_are_named(kit):
     as_json = {"Content-Type": "application/json"}
-    with kit.serving(reward_routes(MeanBrightness())) as url:
+    with kit.serving(reward_routes(MeanBrightness("far"))) as url:
         assert post(url, pickle.dumps(Trap()), **as_json)[0] == 400
         assert post(url, b"{}", **{"Content-Type": "text/plain"})[0] == 415
         assert post(url, b"{}", **as_json, **{"Content-Length": str(1 << 40)})[0] == 413
@@ -124,7 +125,7 @@ def test_what_was_scored_before_a_service_failed_is_kept(kit):
         return [Score.of(1.0)] * len(batch)
 
     with kit.serving(reward_routes(kit.Scripted(flaky, flaky))) as url:
-        found = remote(url, at_once=1)(
+        found = remote(url, name="scripted", at_once=1)(
             [*kit.inputs(1, group="a"), *kit.inputs(2, 3, group="b"), *kit.inputs(4)]
         )
     assert [score.value for score in found] == [1.0, None, None, None]
@@ -136,14 +137,29 @@ def test_a_service_that_is_away_or_too_slow_has_failed(kit):
     slow = kit.Scripted(lambda batch: [Score.of(float(release.wait(10)))] * len(batch))
     with kit.serving(reward_routes(slow)) as url:
         started = time.monotonic()
-        (late,) = remote(url, call_seconds=0.3)(kit.inputs(1))
+        (late,) = remote(url, name="scripted", call_seconds=0.3)(kit.inputs(1))
         release.set()
         assert late.failed and time.monotonic() - started < 3
-    (away,) = remote(url)(kit.inputs(1))
-    assert away.failed and "refused" in away.reason
+    with pytest.raises(RewardUnavailable, match="refused"):
+        remote(url)(kit.inputs(1))
 
 
 @pytest.mark.parametrize("reply", [{"scores": []}, {"scores": [{"value": "1"}]}, {"scores": [{}]}, []])
 def test_a_reply_that_is_no_list_of_scores_ends_the_run(kit, reply):
-    with kit.serving({"POST /score": lambda _: reply}) as url, pytest.raises(RewardError, match="reply"):
+    routes = {"GET /health": lambda _: {"name": "far", "kind": "pointwise"}, "POST /score": lambda _: reply}
+    with kit.serving(routes) as url, pytest.raises(RewardError, match="reply"):
         remote(url)(kit.inputs(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"name": "other"}, r"\"name\": \"far\".*not 'other'"), ({"groupwise": True}, "'far', groupwise")],
+)
+def test_a_service_of_another_name_or_kind_is_refused_before_it_is_sent_a_picture(kit, settings, said):
+    asked = []
+    routes = reward_routes(MeanBrightness("far")) | {"POST /score": asked.append}
+    with kit.serving(routes) as url, pytest.raises(RewardError, match=said):
+        remote(url, **settings)(kit.inputs(1))
+    with kit.serving({"GET /health": lambda _: []}) as url, pytest.raises(RewardError, match=r"it is \[\]"):
+        remote(url)(kit.inputs(1))
+    assert asked == []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from deepgen.config import load_config
+from deepgen.errors import RewardError
 from deepgen.train import engine
 from deepgen.train.optimizer import average_gradients
 from deepgen.train.parallel import stop_ranks, whole
@@ -115,6 +116,46 @@ def reinforce(overrides: list[str]) -> dict[str, Any]:
     run = RLRun(config, prepare_device(config))
     assert run.train()
     return {name: whole(parameter.detach()).clone() for name, parameter in run.trained.items()}
+
+
+def reinforce_until_a_failure(overrides: list[str]) -> tuple[str, int | None]:
+    """A run whose reward fails on the last process after the first rollout: what ends it here, and what is saved."""
+    return _reinforce_with(overrides, lambda run: _fail() if run.ranks.rank else None)
+
+
+def reinforce_until_a_stop(overrides: list[str]) -> tuple[str, int | None]:
+    """A run of which the last process is asked to stop in the second rollout, while the first waits for a reward."""
+    return _reinforce_with(
+        overrides, lambda run: setattr(run.stop, "asked", True) if run.ranks.rank else time.sleep(5)
+    )
+
+
+def _fail() -> None:
+    raise RewardError("broken")
+
+
+def _reinforce_with(overrides: list[str], happens: Callable[[Any], None]) -> tuple[str, int | None]:
+    from deepgen.rewards.simple import MeanBrightness
+    from deepgen.train.rl.config import RLConfig
+    from deepgen.train.rl.stage import RLRun
+
+    config = load_config(RLConfig, "train/rl_smoke", overrides)
+    run = RLRun(config, prepare_device(config))
+    score = MeanBrightness.__call__
+
+    def disturbed(self: Any, batch: Any) -> Any:
+        if run.counters.step:
+            happens(run)
+        return score(self, batch)
+
+    MeanBrightness.__call__ = disturbed
+    try:
+        said = f"complete: {run.train()}"
+    except RewardError as error:
+        said = str(error)
+    finally:
+        MeanBrightness.__call__ = score
+    return said, run.checkpointer.latest()
 
 
 def build_only(overrides: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """`deepgen reward …`: rewards as services, and a look at them before a run."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,13 +9,13 @@ from deepgen.config import find_config, load_config, parse_yaml
 from deepgen.errors import ConfigError, DeepGenError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deepgen.rewards.config import RewardConfig
     from deepgen.rewards.golden import Check
     from deepgen.rewards.service import Answer
 
 WORLD_JUDGE = "world-preference"
-UNORDERED = ("mean_brightness", "jpeg_size", "remote")
-"""Kinds whose golden pictures have no right order, or none that is known here."""
 
 Device = Annotated[str, typer.Option(help="Where models compute: cpu, cuda, cuda:1, …")]
 
@@ -54,12 +55,12 @@ def check(
     for entry in _rewards_of(config, overrides or []):
         try:
             for one in build_rewards([entry], device):
-                found = check_reward(one.reward, entry.kind not in UNORDERED)
+                found = check_reward(one.reward, one.ordered)
                 broken += not found.passed
                 print(_line(found))
         except DeepGenError as error:
             broken += 1
-            print(f"{entry.name or entry.kind}: FAILED: {error}")
+            print(f"{entry.called}: FAILED: {error}")
     if broken:
         raise typer.Exit(1)
 
@@ -78,13 +79,27 @@ def _routes(name: str, settings: list[str], device: str) -> "dict[str, Answer]":
     if name == WORLD_JUDGE:
         from deepgen.rewards.world_judge import WorldJudge, WorldJudgeConfig
 
-        return WorldJudge(load_config(WorldJudgeConfig, {"device": device}, settings)).routes()
-    from deepgen.rewards.config import OneReward
+        manner = load_config(WorldJudgeConfig, {"device": device}, settings)
+        _warn_without(manner.path)
+        return WorldJudge(manner).routes()
+    from deepgen.rewards.config import OneReward, WorldDetectorConfig
     from deepgen.rewards.service import reward_routes
 
     overrides = [f"reward.{setting}" for setting in settings]
     entry = load_config(OneReward, {"reward": {"kind": name}}, overrides).reward
-    return reward_routes(entry.build(entry.name or name, device))
+    if isinstance(entry, WorldDetectorConfig):
+        _warn_without(entry.path)
+    return reward_routes(entry.build(entry.called, device))
+
+
+def _warn_without(path: "Path | None") -> None:
+    """Nothing that is told to a service says whether a run trains by it."""
+    if path is None:
+        print(
+            "deepgen: warning: no path: this is the detector by which the evaluation judges, whose scores mean nothing "
+            "for what was trained by it; path=FOLDER takes one of `deepgen train train/nano_reward_detector`",
+            file=sys.stderr,
+        )
 
 
 def _rewards_of(config: str, overrides: list[str]) -> "list[RewardConfig]":

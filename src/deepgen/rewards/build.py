@@ -1,10 +1,9 @@
 """Rewards from their configuration."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 
-from deepgen.errors import ConfigError, InputError
+from deepgen.errors import InputError
 from deepgen.rewards.config import RewardConfig
 from deepgen.rewards.protocol import WeightedReward
 
@@ -12,15 +11,13 @@ from deepgen.rewards.protocol import WeightedReward
 def build_rewards(configs: Sequence[RewardConfig], device: str = "cpu") -> list[WeightedReward]:
     """The rewards in order, with their models on the device. One without any weight is not built.
 
-    Raises ConfigError for two of one name; what building raises.
+    Raises what building raises.
     """
-    names = [config.name or config.kind for config in configs]
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise ConfigError(f"rewards: two are called {twice[0]!r}; give one of them another name")
     return [
-        WeightedReward(config.build(name, device), config.weight, config.families)
-        for name, config in zip(names, configs, strict=True)
+        WeightedReward(
+            config.build(config.called, device), config.weight, config.families, config.waits, config.ordered
+        )
+        for config in configs
         if config.weight != 0 and (config.families is None or any(config.families.values()))
     ]
 

@@ -1,10 +1,11 @@
 """The rewards of a run as configuration: one entry each, `kind` says which; a new reward is one class here, and one
 that it builds. Building imports what that reward needs, and no other's."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from deepgen.config import Config
 from deepgen.rewards.protocol import Reward
@@ -15,13 +16,22 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class RewardSettings(Config):
     """What every reward is told.
 
-    name: in metrics; the kind if not given. weight: in the sum of advantages, may be negative. families: the weight in
-    each family of prompts instead; a family that is not named does not use this reward, and is not asked.
+    name: in metrics, of letters, digits, `_`, `-` and `.`; the kind if not given. weight: in the sum of advantages, may
+    be negative. families: the weight in each family of prompts instead; a family that is not named does not use this
+    reward, and is not asked. waits, ordered: see WeightedReward.
     """
 
-    name: str | None = None
+    kind: str
+    name: str | None = Field(None, pattern=r"^[\w.-]+$")
     weight: float = 1.0
     families: dict[str, float] | None = None
+    waits: ClassVar[bool] = False
+    ordered: ClassVar[bool] = True
+
+    @property
+    def called(self) -> str:
+        """The name, or else the kind."""
+        return self.name or self.kind
 
     def build(self, name: str, device: str) -> Reward:
         """The reward under a name; models are loaded to the device. Raises InputError, RewardError, CheckpointError."""
@@ -31,6 +41,7 @@ class RewardSettings(Config):
 class MeanBrightnessConfig(RewardSettings):
     """Mean of all pixel values, in [0, 1]; for tests."""
 
+    ordered = False
     kind: Literal["mean_brightness"]
 
     def build(self, name: str, device: str) -> Reward:
@@ -42,6 +53,7 @@ class MeanBrightnessConfig(RewardSettings):
 class JpegSizeConfig(RewardSettings):
     """Thousands of bytes as JPEG; for tests. A negative weight asks for plain pictures."""
 
+    ordered = False
     kind: Literal["jpeg_size"]
     quality: Annotated[int, Field(ge=1, le=100)] = 95
 
@@ -104,7 +116,8 @@ class WorldClipConfig(RewardSettings):
 class WorldDetectorConfig(RewardSettings):
     """How much of what a prompt of the picture world states a detector finds, and of an edit how much it left alone.
 
-    path: a folder; the shipped detector if None, which the evaluation uses too: train another one for results.
+    path: a folder; None: the shipped detector, by which the evaluation judges, so only rewards that are held out may
+    use it.
     """
 
     kind: Literal["world_detector"]
@@ -137,6 +150,7 @@ class JudgeSettings(RewardSettings):
     up; the runner asks again. attempts: for replies that cannot be read. extra: merged into the request's body.
     """
 
+    waits = True
     url: str
     model: str
     token_env: str | None = None
@@ -185,12 +199,15 @@ class EditInstructionConfig(JudgeSettings):
 
 
 class RemoteConfig(RewardSettings):
-    """A reward that `deepgen reward serve` runs elsewhere.
+    """A reward that `deepgen reward serve` runs elsewhere, under the same name there as here.
 
     url: of the service. token_env: name of the environment variable that holds its token. groupwise: it compares the
-    pictures of a group. call_seconds: of one request; at_once: pictures in one, groups are kept together.
+    pictures of a group. call_seconds: of one request, and of others of this run that the service answers before it;
+    at_once: pictures in one, groups are kept together.
     """
 
+    waits = True
+    ordered = False  # what it prefers is not known here
     kind: Literal["remote"]
     url: str
     token_env: str | None = None
@@ -228,10 +245,28 @@ class OneReward(Config):
 
 
 class Rewards(Config):
-    """The rewards of a run, and those that only watch it."""
+    """The rewards of a run, and those that only watch it: scored on the same pictures and never trained for."""
 
-    rewards: list[RewardConfig]
+    rewards: list[RewardConfig] = Field(min_length=1)
     held_out: list[RewardConfig] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        """Each from the others by its name, and what is trained for from what judges the result."""
+        counts = Counter(one.called for one in (*self.rewards, *self.held_out))
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        if "mean" in counts:
+            raise ValueError("no reward may be called 'mean': metrics have the mean of their sum there")
+        if twice:
+            raise ValueError(f"two rewards are called {twice[0]!r}; give one of them another name")
+        for one in self.rewards:
+            if isinstance(one, WorldDetectorConfig) and one.path is None:
+                raise ValueError(
+                    f"reward {one.called!r} has no path: the shipped detector judges the evaluation, whose scores mean "
+                    "nothing for what was trained by it; only held_out may use it. Give the folder of a detector of "
+                    "`deepgen train train/nano_reward_detector`"
+                )
+        return self
 
 
 class RunnerConfig(Config):

@@ -1,10 +1,10 @@
 """Pictures that every reward must tell apart, to see before a run that each of its rewards works.
 
-`golden/*.webp` are drawings of the picture world (an apple; with OPEN below it; something else altogether), made of
+`golden/*.webp` are drawings of the picture world (an apple; one with OPEN below it; something else altogether), made of
 sprites under the MIT licence; see docs/licences.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,9 +12,14 @@ import numpy as np
 from PIL import Image
 
 from deepgen.rewards.protocol import NOT_ASKED, Picture, Reward, RewardInput, RewardUnavailable, Score
+from deepgen.world.edits import EditSample
+from deepgen.world.scenes import Object, Scene
+from deepgen.world.testset import row_of
 
 PROMPT = 'an apple with the word "OPEN" below it'
-INSTRUCTION = 'write the word "OPEN" below the apple'
+INSTRUCTION = "add an apple"
+APPLE = Object("apple", 71, 25, 112)
+"""Where it is in the pictures."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,19 @@ class Check:
 
 
 def golden_inputs() -> list[RewardInput]:
-    """Right picture, wrong picture, right edit, wrong edit."""
-    source, right, wrong = (_picture(name) for name in ("source", "right", "wrong"))
-    drawn = [RewardInput(one, PROMPT, "golden picture", family="t2i") for one in (right, wrong)]
+    """Right picture, wrong picture, right edit, wrong edit; the edits, of an empty picture, with their row of the
+    world."""
+    apple, apple_open, other = (_picture(name) for name in ("apple", "apple_open", "other"))
+    drawn = [RewardInput(one, PROMPT, "golden picture", family="t2i") for one in (apple_open, other)]
+    height, width, _ = apple.shape
+    empty = Scene(width, height, "3d")
+    asked = replace(empty, objects=(APPLE,))
+    row = row_of(EditSample("add", INSTRUCTION, empty, asked, (APPLE.box,), "train", "golden"))
     edited = [
-        RewardInput(one, INSTRUCTION, "golden edit", (source,), family="edit", target=right)
-        for one in (right, wrong)
+        RewardInput(
+            one, INSTRUCTION, "golden edit", (np.full_like(apple, 255),), {"world": row}, "edit", apple
+        )
+        for one in (apple, other)
     ]
     return [*drawn, *edited]
 

@@ -104,12 +104,18 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """A reward and its weight in each family of prompts. families None: `weight` in all of them; otherwise a family
-    that is not named does not use it."""
+    """A reward and its weight in each family of prompts.
+
+    families: None: `weight` in all of them; otherwise a family that is not named does not use it. waits: its calls wait
+    for a server, so that several may be made at once, in threads. ordered: of the golden pictures the right one must
+    score higher.
+    """
 
     reward: Reward
     weight: float = 1.0
     families: Mapping[str, float] | None = None
+    waits: bool = False
+    ordered: bool = True
 
     @property
     def name(self) -> str:

@@ -22,7 +22,8 @@ FATAL = frozenset({400, 401, 403, 404, 405, 411, 413, 415})
 class Remote:
     """Sends pictures to a service of `deepgen reward serve`, groups kept together.
 
-    What the service does not answer for now has failed; raises RewardError where it rejects what it is sent.
+    What the service does not answer for now has failed; raises RewardError where it rejects what it is sent, and where
+    its name or kind is another: that is asked before each batch, for another service may have been started there.
     """
 
     def __init__(self, name: str, config: RemoteConfig) -> None:
@@ -40,10 +41,11 @@ class Remote:
 
     def __call__(self, batch: Sequence[RewardInput]) -> list[Score]:
         """Scores of a part that was answered are kept where a later one is not; nothing is sent after that."""
+        self._require_service()
         scores = [Score.failure("not asked: a request before it failed")] * len(batch)
         for places in groups_kept_together(batch, self._config.at_once):
             try:
-                reply = self._send([input_to_json(batch[place]) for place in places])
+                reply = self._ask("/score", {"inputs": [input_to_json(batch[place]) for place in places]})
             except RewardUnavailable as error:
                 for place in places:
                     scores[place] = Score.failure(str(error))
@@ -52,12 +54,24 @@ class Remote:
                 scores[place] = score
         return scores
 
-    def _send(self, inputs: list[dict[str, Any]]) -> Any:
+    def _require_service(self) -> None:
+        """Raises RewardError where another reward is served at the address."""
+        told = self._ask("/health")
+        if not isinstance(told, dict) or (told.get("name"), told.get("kind")) != (self.name, self.kind):
+            raise RewardError(
+                f"reward {self.name} at {self._config.url}: the service says that it is {json.dumps(told)[:120]}, not "
+                f"{self.name!r}, {self.kind}; give both the same name (`deepgen reward serve KIND name=…`), and "
+                "groupwise where it compares pictures"
+            )
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON that the service answers; a GET without a body."""
         headers = {"Content-Type": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        address = f"{self._config.url.rstrip('/')}/score"
-        request = urllib.request.Request(address, json.dumps({"inputs": inputs}).encode(), headers)
+        address = f"{self._config.url.rstrip('/')}{path}"
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(address, content, headers)
         where = f"reward {self.name} at {self._config.url}"
         try:
             with self._opener.open(request, timeout=self._config.call_seconds) as response:

@@ -4,8 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from deepgen.errors import RewardError
 from deepgen.rewards.config import RunnerConfig
@@ -17,6 +19,7 @@ from deepgen.rewards.protocol import (
     WeightedReward,
     groups_of,
 )
+from deepgen.scorers.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +35,20 @@ class Ticket:
 @dataclass
 class Tally:
     """What happened to one reward: inputs asked for, valid values, final and failed Nones, values asked for again,
-    seconds of scoring, and seconds of those in which the run was held up by a service."""
+    seconds of scoring, summed over batches, and the longest time in which a batch was held up by its service."""
 
-    asked: int = 0
-    valid: int = 0
-    missing: int = 0
-    failed: int = 0
-    retried: int = 0
-    seconds: float = 0.0
-    paused_seconds: float = 0.0
+    asked: float = 0
+    valid: float = 0
+    missing: float = 0
+    failed: float = 0
+    retried: float = 0
+    seconds: float = 0
+    paused_seconds: float = 0
 
 
 class RewardRunner:
-    """Scores batches by every reward, each reward in a thread of its own, batches in the order they were handed in.
+    """Scores batches by every reward, in threads. A reward that waits for a server is asked for all batches at once;
+    any other, whose model is in this process, for one batch at a time.
 
     Every ticket has its own results: a value that comes late is the value of the batch it was asked for or of none, so
     no update can see rewards of another policy's pictures. Call `close` at the end, or use it in `with`.
@@ -56,8 +60,9 @@ class RewardRunner:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._tallies = {one.name: Tally() for one in self.rewards}
-        # One thread for each: a reward's model is not called twice at once, and a slow service delays no other.
-        self._threads = {one.name: ThreadPoolExecutor(1, f"reward {one.name}") for one in self.rewards}
+        self._turns: dict[str, AbstractContextManager[Any]] = {
+            one.name: nullcontext() if one.waits else threading.Lock() for one in self.rewards
+        }
         self._open: dict[Ticket, dict[str, Future[list[Score]]]] = {}
         self._number = 0
         self._newest = 0
@@ -74,10 +79,12 @@ class RewardRunner:
         self._number += 1
         ticket = Ticket(policy_step, self._number)
         fixed = tuple(batch)
-        self._open[ticket] = {
-            one.name: self._threads[one.name].submit(self._score, one, fixed) for one in self.rewards
-        }
+        self._open[ticket] = {one.name: in_thread(self._score, one, fixed) for one in self.rewards}
         return ticket
+
+    def pending(self, tickets: Sequence[Ticket]) -> list[Future[list[Score]]]:
+        """What `collect` of these waits for, to be waited for otherwise."""
+        return [future for ticket in tickets for future in self._open[ticket].values()]
 
     def collect(self, ticket: Ticket) -> dict[str, list[Score]]:
         """Wait for a batch's scores: for each reward by name one Score an input, in order. Once for each ticket.
@@ -89,29 +96,22 @@ class RewardRunner:
             raise RewardError(
                 f"batch {ticket.number} of policy {ticket.policy_step} is not waiting for rewards"
             )
-        futures = self._open.pop(ticket)
-        return {name: future.result() for name, future in futures.items()}
-
-    def check(self, batch: Sequence[RewardInput]) -> dict[str, list[Score]]:
-        """Score a batch now, once, without retries: to see at a start that everything works."""
-        return {one.name: _call(one, list(batch)) for one in self.rewards}
-
-    def take_metrics(self) -> dict[str, float]:
-        """Counters since the last call, as `reward/NAME/…`: `valid_share` of those asked (1 where none was), and asked,
-        missing, failed, retried, seconds, paused_seconds."""
-        with self._lock:
-            taken, self._tallies = self._tallies, {one.name: Tally() for one in self.rewards}
-        found: dict[str, float] = {}
-        for name, tally in taken.items():
-            values = vars(tally) | {"valid_share": tally.valid / tally.asked if tally.asked else 1.0}
-            found |= {f"reward/{name}/{key}": float(value) for key, value in values.items() if key != "valid"}
+        found = {name: future.result() for name, future in self._open[ticket].items()}
+        del self._open[ticket]
         return found
 
+    def take_tallies(self) -> dict[str, Tally]:
+        """What happened to each reward, by name, since the last call."""
+        with self._lock:
+            taken, self._tallies = self._tallies, {one.name: Tally() for one in self.rewards}
+        return taken
+
     def close(self) -> None:
-        """Stop asking; batches still on their way are given up. A call that is being made is not cut off."""
+        """Stop asking; batches still on their way are given up. A model in this process ends the batch it is at, for a
+        process must not end while one computes; a call to a server is left to itself."""
         self._stop.set()
-        for thread in self._threads.values():
-            thread.shutdown(wait=False, cancel_futures=True)
+        here = [one.name for one in self.rewards if not one.waits]
+        wait(found[name] for found in self._open.values() for name in here)
 
     def __enter__(self) -> "RewardRunner":
         return self
@@ -120,14 +120,15 @@ class RewardRunner:
         self.close()
 
     def _score(self, weighted: WeightedReward, batch: Sequence[RewardInput]) -> list[Score]:
-        """One reward of one batch, with its retries; runs in the reward's thread."""
+        """One reward of one batch, with its retries; runs in a thread of its own."""
         attempt = _Attempt(weighted, batch, self._config, self._stop)
-        started = time.monotonic()
-        try:
-            attempt.run()
-        finally:
-            with self._lock:
-                attempt.count(self._tallies[weighted.name], time.monotonic() - started)
+        with self._turns[weighted.name]:
+            started = time.monotonic()
+            try:
+                attempt.run()
+            finally:
+                with self._lock:
+                    attempt.count(self._tallies[weighted.name], time.monotonic() - started)
         return attempt.scores
 
 
@@ -150,10 +151,10 @@ class _Attempt:
         deadline = time.monotonic() + self.config.deadline_seconds
         wait = self.config.first_wait_seconds
         asking = self.places
-        while asking:
+        while asking and not self.stop.is_set():
             self._ask(asking)
             failed = [place for place in self.places if self.scores[place].failed]
-            if not failed or self.stop.is_set():
+            if not failed:
                 return
             if time.monotonic() + wait > deadline and self._is_settled(failed, deadline):
                 return
@@ -193,9 +194,7 @@ class _Attempt:
             self.paused_since = now
             log.warning("%s; the run waits for it, up to %.0f s", what, self.config.pause_seconds)
         if now > deadline + self.config.pause_seconds:
-            raise RewardError(
-                f"{what}; start its service and the run again, which goes on from its checkpoint"
-            )
+            raise RewardError(f"{what}; start its service, and the run again, which goes on where it was")
         return False
 
     def count(self, tally: Tally, seconds: float) -> None:
@@ -208,7 +207,7 @@ class _Attempt:
         tally.retried += self.retried
         tally.seconds += seconds
         if self.paused_since is not None:
-            tally.paused_seconds += time.monotonic() - self.paused_since
+            tally.paused_seconds = max(tally.paused_seconds, time.monotonic() - self.paused_since)
 
 
 def _call(weighted: WeightedReward, batch: list[RewardInput]) -> list[Score]:

@@ -66,12 +66,15 @@ class Counters:
 
 
 class StopRequest:
-    """Set by SIGTERM or the first SIGINT; the run saves and leaves after the update under way."""
+    """Set by SIGTERM or the first SIGINT; the run saves and leaves after the update under way, or instead of waiting
+    for a reward. A second SIGINT ends it at once, by KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
 
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = True
 
     @contextmanager
@@ -154,15 +157,19 @@ class Run(ABC, Generic[ConfigT]):
         finally:
             self.close()
             metrics.close()
-        self.checkpointer.wait()
-        if self.checkpointer.latest() != counters.step:
-            self.checkpointer.save(counters.step, self.state)
-            self.checkpointer.wait()
+        self.save()
         if counters.step < config.steps:
             self.say(f"stopped and saved at update {counters.step}; the same command goes on")
             return False
         self._export(final)
         return True
+
+    def save(self) -> None:
+        """Have the state on disk when this returns. Collective."""
+        self.checkpointer.wait()
+        if self.checkpointer.latest() != self.counters.step:
+            self.checkpointer.save(self.counters.step, self.state)
+            self.checkpointer.wait()
 
     def say(self, text: str) -> None:
         """A line of the log, by the first process."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from train_kit import on_ranks, reinforce
+from train_kit import on_ranks, reinforce, reinforce_until_a_failure, reinforce_until_a_stop
 
 from deepgen.train.metrics import read_metrics
 
@@ -29,6 +29,7 @@ EVERYTHING = [
     "rewards=[{kind: mean_brightness, families: {t2i: 1}}, {kind: jpeg_size, families: {edits: 1, t2i: 0.1}}]",
 ]
 COMPARED = ("reward/mean", "reward/jpeg_size", "kl", "sft_loss", "policy_loss", "gradient_norm/all")
+COUNTED = ("reward_asked/mean_brightness", "reward_asked/jpeg_size", "reward_valid_share/jpeg_size")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,15 @@ def test_two_processes_reinforce_as_one_does(runs, shard):
     for ours, other in zip(records, theirs, strict=True):
         for name in COMPARED:
             assert ours[name] == pytest.approx(other[name], rel=2e-3, abs=1e-6), name
+        assert [ours[name] for name in COUNTED] == [other[name] for name in COUNTED]
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_a_failure_or_a_stop_of_one_process_ends_all_of_them_with_every_update_saved(tmp_path):
+    works = (reinforce_until_a_failure, reinforce_until_a_stop)
+    jobs = [(work, [*EVERYTHING, f"output_dir={tmp_path / work.__name__}"]) for work in works]
+    first, last = on_ranks(2, tmp_path / "results", jobs)
+    assert first == [("a reward failed in another process, which says why", 2), ("complete: False", 2)]
+    assert last == [("broken", 2), ("complete: False", 2)]

@@ -9,7 +9,7 @@ from deepgen.config import Config
 from deepgen.data.config import DataConfig
 from deepgen.flow.sde import SdeKind
 from deepgen.model.deepgen import Padding
-from deepgen.rewards.config import RewardConfig, RunnerConfig
+from deepgen.rewards.config import Rewards, RunnerConfig
 from deepgen.train.rl.advantages import AdvantageConfig
 from deepgen.train.rl.monitor import CollapseConfig
 from deepgen.train.rl.prompts import PromptsConfig
@@ -76,7 +76,7 @@ class SftConfig(Config):
     workers: int = Field(2, ge=0)
 
 
-class RLConfig(RunConfig):
+class RLConfig(Rewards, RunConfig):
     """Reinforcement.
 
     A rollout draws `groups_per_rollout` prompts, `group_size` pictures of each, over all processes; its pictures are
@@ -101,8 +101,6 @@ class RLConfig(RunConfig):
     stage: Literal["rl"] = "rl"
     log_every_steps: int = Field(1, gt=0)
     prompts: PromptsConfig
-    rewards: list[RewardConfig] = Field(min_length=1)
-    held_out: list[RewardConfig] = Field([])
     reward_runner: RunnerConfig = RunnerConfig()
     reward_device: str | None = Field(None, description="null: the run's")
     reward_sign: Literal[1, -1] = 1

@@ -4,7 +4,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -354,7 +354,7 @@ def weigh(rewards: Sequence[WeightedReward], prompts: Prompts) -> list[WeightedR
                 f"prompts.published weighs reward {missing[0]!r}, but rewards has none of that name; it has "
                 f"{', '.join(sorted(known))}"
             )
-        weighed = [WeightedReward(r.reward, r.weight, prompts.weights.get(r.name, {})) for r in rewards]
+        weighed = [replace(one, families=prompts.weights.get(one.name, {})) for one in rewards]
     for one in weighed:
         unknown = sorted(set(one.families or {}) - set(prompts.families))
         if unknown:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepgen.rewards import Score, WeightedReward
 from deepgen.rewards.protocol import Picture
+from deepgen.rewards.runner import Tally
 from deepgen.train.parallel import Ranks, all_gather_rows
 from deepgen.train.rl.advantages import Advantages, weighted_sum
 from deepgen.train.rl.rollout import Drawn
@@ -129,6 +130,20 @@ def describe(
         for k, family in enumerate(families):
             record[f"reward_of/{family}"] = _mean(table.totals[table.families == k])
     return {name: value for name, value in record.items() if value == value}
+
+
+def describe_tallies(tallies: Mapping[str, Tally], ranks: Ranks) -> dict[str, float]:
+    """`reward_WHAT/NAME` over all processes: sums, the longest pause, and `valid_share` of what was asked (1 where
+    nothing was). Collective."""
+    own = torch.tensor([[list(vars(one).values()) for one in tallies.values()]], dtype=torch.float64)
+    rows = all_gather_rows(own.to(ranks.device), ranks).cpu()
+    record: dict[str, float] = {}
+    for name, sums, most in zip(tallies, rows.sum(0).tolist(), rows.amax(0).tolist(), strict=True):
+        told = vars(Tally(*sums)) | {"paused_seconds": Tally(*most).paused_seconds}
+        valid, asked = told.pop("valid"), told["asked"]
+        told["valid_share"] = valid / asked if asked else 1.0
+        record |= {f"reward_{key}/{name}": value for key, value in told.items()}
+    return record
 
 
 def _mean(values: Tensor) -> float:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepgen.errors import DeepGenError
 from deepgen.pipeline.inputs import check_length
 from deepgen.rewards import RewardInput, RewardRunner, Score, Ticket, build_rewards
 from deepgen.train.build import build_empty
 from deepgen.train.metrics import MetricsWriter
-from deepgen.train.parallel import Ranks, all_mean, most_of
+from deepgen.train.parallel import Ranks, most_of
 from deepgen.train.report import estimate_memory, print_report
 from deepgen.train.rl.advantages import Advantages, compute_advantages
 from deepgen.train.rl.config import RLConfig
@@ -31,9 +32,10 @@ from deepgen.train.rl.monitor import CollapseMonitor
 from deepgen.train.rl.prompts import Prompts, weigh
 from deepgen.train.rl.reference import AdaptersOff, FrozenCopy, Reference
 from deepgen.train.rl.rollout import Drawer, Drawn
-from deepgen.train.rl.scores import ScoreTable, describe, gather_scores
+from deepgen.train.rl.scores import ScoreTable, describe, describe_tallies, gather_scores
 from deepgen.train.rl.sft import SftTerm
 from deepgen.train.rl.sheet import save_sheet
+from deepgen.train.rl.waiting import check_rewards, wait_for
 from deepgen.train.rl.window import Window, choose_window
 from deepgen.train.run import Run, RunError, execute, prepare_device
 
@@ -103,7 +105,7 @@ class RLRun(Run[RLConfig]):
             self.state["reference"] = self.reference
         self.held_out = [one.name for one in held_out]
         self.runner = RewardRunner([*self.rewards, *held_out], config.reward_runner)
-        self._warned = False
+        self._warned = self._checked = False
 
     def _make_reference(self) -> Reference | None:
         settings = self.config.loss
@@ -122,7 +124,12 @@ class RLRun(Run[RLConfig]):
 
     def advance(self, metrics: MetricsWriter) -> float | None:
         config, progress, clock = self.config, self.progress, Clock(self.ranks.device)
+        if not self._checked:
+            self._checked = check_rewards(self.runner.rewards, self.stop, self.ranks)
+            if not self._checked:
+                return None
         started = time.perf_counter()
+        data = self.sft.loader.state_dict() if self.sft is not None else {}
         window = choose_window(
             config.window, config.sampler.num_inference_steps, config.seed, progress.rollout
         )
@@ -134,6 +141,8 @@ class RLRun(Run[RLConfig]):
             with clock.phase("sft"):
                 self._supervise(terms)
         with clock.phase("reward_wait"):
+            if not self._rewards_came(tickets, data):
+                return None
             scores = self._collect(tickets)
         table = gather_scores(drawn, scores, self.rewards, self.held_out, self.prompts.families, self.ranks)
         advantages = compute_advantages(
@@ -184,6 +193,25 @@ class RLRun(Run[RLConfig]):
             check_length(prompt.text, self.model.vlm.tokenizer, prompt.key)
             groups.append(Group(number, prompt, size_of(prompt, self.drawer.area, fixed)))
         return sorted(groups, key=lambda g: (len(g.prompt.references), g.size, g.number))
+
+    def _rewards_came(self, tickets: Sequence[Ticket], data: dict[str, Any]) -> bool:
+        """Whether they came; False where the run is to stop instead. Collective.
+
+        Where they did not, the state is that before the rollout, which a run that goes on draws again. data: where the
+        supervised data stood. Raises what a reward raised, with that state saved.
+        """
+        problem: DeepGenError | None = None
+        try:
+            if wait_for(self.runner.pending(tickets), self.stop, self.ranks):
+                return True
+        except DeepGenError as error:
+            problem = error
+        if self.sft is not None:
+            self.sft.loader.load_state_dict(data)
+        if problem is not None:
+            self.save()
+            raise problem
+        return False
 
     def _collect(self, tickets: Sequence[Ticket]) -> dict[str, list[Score]]:
         found: dict[str, list[Score]] = {}
@@ -314,12 +342,7 @@ class RLRun(Run[RLConfig]):
     def _described(self, table: ScoreTable, advantages: Advantages) -> dict[str, float]:
         names = [one.name for one in self.rewards]
         record = describe(table, advantages, names, self.held_out, self.prompts.families)
-        own = self.runner.take_metrics()
-        values = all_mean(torch.tensor(list(own.values()), device=self.ranks.device), self.ranks)
-        for key, value in zip(own, values.tolist(), strict=True):
-            _, name, what = key.split("/")
-            record[f"reward_{what}/{name}"] = value
-        return record
+        return record | describe_tallies(self.runner.take_tallies(), self.ranks)
 
     def _measured(self, measures: Measures) -> dict[str, float]:
         found = measures.read()
