@@ -91,7 +91,7 @@ def test_a_judge_is_asked_for_all_batches_at_once_but_for_no_more_than_its_concu
         with lock:
             now[0] += 1
             most.append(now[0])
-        time.sleep(0.3)
+        time.sleep(0.5)
         with lock:
             now[0] -= 1
         return {"choices": [{"message": {"content": "<answer>Tie</answer>"}, "finish_reason": "stop"}]}

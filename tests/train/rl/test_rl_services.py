@@ -68,10 +68,21 @@ def serving(routes):
         one.shutdown()
 
 
-def start(overrides):
-    """The smoke configuration's run in a process of its own."""
-    command = [sys.executable, "-m", "deepgen", "train", "rl_smoke", *overrides]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start():
+    """Starts the smoke configuration's run in a process of its own."""
+    started = []
+
+    def begin(overrides):
+        command = [sys.executable, "-m", "deepgen", "train", "rl_smoke", *overrides]
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, text=True, **streams))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def wait_for_records(config, count):
@@ -142,7 +153,7 @@ def test_a_run_whose_service_stays_away_ends_with_every_update_saved_and_goes_on
 
 
 def test_a_run_that_waits_for_a_server_that_hangs_can_be_stopped_and_goes_on_bit_for_bit(
-    rl_smoke, same_weights, service
+    rl_smoke, same_weights, service, start
 ):
     url = service.start()
     told = [*SMALL, SFT, "checkpoint.save_every_steps=100"]
@@ -164,7 +175,7 @@ def test_a_run_that_waits_for_a_server_that_hangs_can_be_stopped_and_goes_on_bit
     assert same_weights(config.output_dir / "final", near.output_dir / "final")
 
 
-def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
+def test_a_second_interrupt_ends_a_run_at_once(tmp_path, start):
     asked = threading.Event()
     routes = reward_routes(MeanBrightness("far"))
     score = routes["POST /score"]
