@@ -17,6 +17,7 @@ from deepgen.train.metrics import read_metrics
 BARE = ["validation.data=null", "samples.prompts=[]", "ema_decay=null"]
 EVERYTHING = [*BARE, "padding=batch", "trainable.vision=full", "global_batch_size=4"]
 STRAIGHT = [*BARE, "optimizer.schedule=constant", "optimizer.warmup=0", "log_every_steps=1"]
+SHEETS = ["samples.prompts=[a red ball]", "samples.every_steps=1"]
 SHARDS = {
     "none": ["parallel.shard=none"],
     "fsdp": ["parallel.shard=fsdp"],
@@ -30,7 +31,13 @@ def pair(tmp_path_factory):
     root = tmp_path_factory.mktemp("pair")
     jobs = [(first_gradients, [*EVERYTHING, *s, f"output_dir={root / k}"]) for k, s in SHARDS.items()]
     checked = ["validation.data.dropout={}", "validation.every_steps=2", "validation.samples=3"]
-    start = [*(x for x in STRAIGHT if "validation" not in x), *checked, "parallel.shard=fsdp", "steps=2"]
+    start = [
+        *(x for x in STRAIGHT if "validation" not in x),
+        *checked,
+        *SHEETS,
+        "parallel.shard=fsdp",
+        "steps=2",
+    ]
     jobs.append((train, [*start, f"output_dir={root / 'run'}"]))
     jobs.append((train, [*damaged(root), "steps=2", f"output_dir={root / 'damaged'}"]))
     ranks = on_ranks(2, root / "results", jobs)
@@ -101,6 +108,17 @@ def test_validation_does_not_depend_on_the_number_of_processes(pair, tmp_path):
     records = [read_metrics(folder / "metrics.jsonl") for folder in (pair[0] / "run", tmp_path)]
     found = [[r["validation"] for r in one if "validation" in r] for one in records]
     assert len(found[0]) == 1 and found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_sharded_processes_draw_the_sheets_that_one_process_draws(pair, tmp_path):
+    train([*STRAIGHT, *SHEETS, f"output_dir={tmp_path}", "steps=2"])
+    for name in ("step_00000001.png", "step_00000002.png"):
+        with (
+            Image.open(pair[0] / "run" / "samples" / name) as ours,
+            Image.open(tmp_path / "samples" / name) as theirs,
+        ):
+            a, b = (torch.tensor(list(sheet.tobytes()), dtype=torch.int) for sheet in (ours, theirs))
+        assert len(a.unique()) > 50 and (a - b).abs().max() <= 2
 
 
 @pytest.mark.slow

@@ -115,6 +115,22 @@ def test_an_update_that_is_not_finite_changes_nothing_and_many_end_the_run(smoke
         run.apply_update()
 
 
+def test_a_sheet_that_fails_costs_no_update(smoke, monkeypatch):
+    config = smoke("steps=4", "save_every_steps=2", "samples.prompts=[x]", "samples.every_steps=2")
+    begun = SupervisedRun(config, Ranks())
+
+    def fail(*_):
+        raise RuntimeError("no sheet")
+
+    monkeypatch.setattr("deepgen.train.run.draw_sheet", fail)
+    with pytest.raises(RuntimeError, match="no sheet"):
+        begun.train()
+    assert begun.checkpointer.latest() == 2
+    monkeypatch.undo()
+    assert train_supervised(config)
+    assert [p.name for p in (config.output_dir / "samples").iterdir()] == ["step_00000004.png"]
+
+
 def test_batches_that_do_not_divide_are_refused_with_numbers(smoke):
     with pytest.raises(ConfigError, match="global_batch_size is 6, no multiple of batch_size 4 times 1"):
         train_supervised(smoke("batch_size=4", "global_batch_size=6"))

@@ -85,9 +85,7 @@ class SupervisedRun(Run[SupervisedConfig]):
         if step % config.log_every_steps == 0 or step == config.steps:
             metrics.write(step, **self._record(), gradient_norm=norm, learning_rate=rate)
             self.window = Window()
-        score = self._validate(metrics, step)
-        self.draw_samples(step - 1)
-        return score
+        return self._validate(metrics, step)
 
     def _accumulate(self, batches: Iterator[TrainBatch]) -> None:
         """The gradient of one update."""

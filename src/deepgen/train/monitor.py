@@ -77,6 +77,13 @@ def validate(
     return meter.read("validation")
 
 
+class SheetPipeline(DeepGenPipeline):
+    """Draws without records: nobody keeps those of a sheet, and sharded weights have no hash."""
+
+    def _records(self, *_: Any) -> list[dict[str, Any]]:
+        return []
+
+
 def draw_sheet(
     model: DeepGenModel,
     defaults: GenerationDefaults,
@@ -92,7 +99,7 @@ def draw_sheet(
         path: to write; None only draws.
     """
     model.eval()
-    pipeline = DeepGenPipeline(model.vlm, model.bridge, model.dit, model.vae, defaults, "training")
+    pipeline = SheetPipeline(model.vlm, model.bridge, model.dit, model.vae, defaults, "training")
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     how: dict[str, Any] = {

@@ -157,6 +157,8 @@ class Run(ABC, Generic[ConfigT]):
         finally:
             self.close()
             metrics.close()
+            # Whatever ended the loop: a save that has begun is finished.
+            self.checkpointer.wait()
         self.save()
         if counters.step < config.steps:
             self.say(f"stopped and saved at update {counters.step}; the same command goes on")
@@ -189,6 +191,7 @@ class Run(ABC, Generic[ConfigT]):
                     self.checkpointer.save(counters.step, self.state, score)
                 if any_rank(self.stop.asked, self.ranks):
                     return
+                self.draw_samples(before)
 
     def _bar(self) -> Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -380,7 +380,6 @@ class RLRun(Run[RLConfig]):
         every = config.sheet_every_rollouts
         if every and rollout % every == 0 and self.ranks.first:
             save_sheet(config.output_dir / "samples" / f"rollout_{rollout:06d}", drawn, scores)
-        self.draw_samples(step - config.updates_per_rollout)
 
 
 def _report(config: RLConfig, model: Any, parts: Any, area: int, ranks: Ranks) -> None:
