@@ -1,9 +1,12 @@
 import os
 import random
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
+from train_kit import CONTEXT, lead_and_train
 
 from deepgen.train.engine import train_supervised
 from deepgen.train.metrics import read_metrics
@@ -50,6 +53,48 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(spawn, smoke, same_weights
     saved = [p.name for p in (config.output_dir / "checkpoints").iterdir()]
     assert len(saved) == 1 and 10 <= int(saved[0].removeprefix("step_")) < 400
     assert not (config.output_dir / "final").exists()
+
+
+def gone(group, seconds):
+    """Whether no process of the group runs any more, before so many seconds are over; those unreaped do not run."""
+    for _ in range(int(seconds * 10)):
+        states = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+        if not any(int(own) == group and state != "Z" for state, _, own, *_ in states):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc")
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves_and_no_worker_outlives_the_run(smoke, kind):
+    config = smoke("steps=400")
+    arguments = [*QUICK, f"output_dir={config.output_dir}", "steps=400", "save_every_steps=1000", "workers=2"]
+    process = CONTEXT.Process(target=lead_and_train, args=(arguments,))
+    process.start()
+    while len(read_metrics(config.output_dir / "metrics.jsonl")) < 2:
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.killpg(process.pid, kind)
+    process.join(30)
+    assert process.exitcode == 0
+    assert len(list((config.output_dir / "checkpoints").glob("step_*/complete.json"))) == 1
+    assert gone(process.pid, seconds=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc")
+def test_workers_end_with_a_run_that_is_killed(smoke):
+    config = smoke("steps=400")
+    process = CONTEXT.Process(
+        target=lead_and_train, args=([*QUICK, f"output_dir={config.output_dir}", "steps=400", "workers=2"],)
+    )
+    process.start()
+    while not read_metrics(config.output_dir / "metrics.jsonl"):
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join(10)
+    assert gone(process.pid, seconds=5)
 
 
 def killed_run(spawn, smoke, kills, steps, seed):

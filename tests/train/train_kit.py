@@ -107,6 +107,12 @@ def train(overrides: list[str]) -> bool:
     return engine.train_supervised(load_config(SupervisedConfig, "train/smoke", overrides))
 
 
+def lead_and_train(overrides: list[str]) -> None:
+    """`train` by the first process of a group, as launchers start it."""
+    os.setpgrp()
+    train(overrides)
+
+
 def reinforce(overrides: list[str]) -> dict[str, Any]:
     """A whole run of the smoke configuration of reinforcement; the weights it ends with."""
     from deepgen.train.rl.config import RLConfig

@@ -1,6 +1,10 @@
 """The mixture as micro-batches: worker processes decode, the order stays what the position says."""
 
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -198,6 +202,7 @@ class MixtureLoader:
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
+            worker_init_fn=_stay_with_the_run,
             **options,
         )
         for made in loader:
@@ -241,6 +246,21 @@ class MixtureLoader:
         if state["mixture"] != self.mixture.identity():
             log.warning("the data is not what it was before: samples come in another order from here on")
         self.position = int(state["position"])
+
+
+def _stay_with_the_run(_worker: int) -> None:
+    """A worker decodes until its run ends: a launcher's signals go to all processes, and only the run answers them."""
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    assert run is not None  # torch starts workers by multiprocessing
+
+    def follow() -> None:
+        run.join()
+        os._exit(1)
+
+    # torch's workers watch the process that forked them, which may be a fork server and outlive the run.
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:
