@@ -87,7 +87,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     saver = keeper(tmp_path)
     saver.save(1, parts(1))
     saver.wait()
-    with pytest.raises(CheckpointError, match="does not fit this run"):
-        saver.load({"weights": TensorState({"b": torch.zeros(3, 2)}), "counters": Number(0)})
-    with pytest.raises(CheckpointError, match="holds parts that this run lacks"):
+    for tensors, said in (
+        ({"b": torch.zeros(3, 2)}, "holds weights/a, which this run lacks; it lacks weights/b;"),
+        ({}, "holds weights/a, which this run lacks;"),
+        ({"a": torch.zeros(3, 4)}, r"weights/a is \[3, 2\] there and \[3, 4\] here;"),
+    ):
+        with pytest.raises(CheckpointError, match=f"does not fit this run: .*{said}"):
+            saver.load({"weights": TensorState(tensors), "counters": Number(0)})
+    with pytest.raises(CheckpointError, match="holds counters, which this run lacks;"):
         saver.load({"weights": TensorState({"a": torch.zeros(3, 2)})})
+    with pytest.raises(CheckpointError, match="it lacks more;"):
+        saver.load({**parts(), "more": Number(0)})

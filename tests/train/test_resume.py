@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from train_kit import CONTEXT, lead_and_train
 
+from deepgen.errors import CheckpointError
 from deepgen.train.engine import train_supervised
 from deepgen.train.metrics import read_metrics
 
@@ -39,6 +40,20 @@ def test_the_same_command_again_does_nothing(smoke, caplog):
         assert train_supervised(config)
     assert "nothing to do" in caplog.text
     assert (config.output_dir / "final" / "training.json").stat().st_mtime_ns == before
+
+
+def test_a_run_is_not_resumed_with_settings_that_would_make_another_of_it(smoke, golden_path):
+    train_supervised(smoke("steps=1"))
+    for changed, said in (
+        ("trainable.vlm=frozen", "trainable.vlm was lora and is frozen;"),
+        ("trainable.lora.rank=2", "trainable.lora.rank was 4 and is 2;"),
+        ("seed=1", "model .* was .*; seed was 0 and is 1;"),
+        (f"init_from={golden_path}", r"model \(a hash of the weights it began with\) was \w+ and is \w+;"),
+    ):
+        with pytest.raises(CheckpointError, match=f"does not fit this run: {said}"):
+            train_supervised(smoke("steps=1", changed))
+    with pytest.raises(CheckpointError, match="it lacks ema, ema/"):
+        train_supervised(smoke("steps=1", "ema_decay=0.9"))
 
 
 def test_sigterm_saves_and_leaves_and_the_run_goes_on(spawn, smoke, same_weights):

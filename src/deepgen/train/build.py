@@ -26,6 +26,7 @@ from deepgen.errors import ConfigError
 from deepgen.model.bridge import Bridge
 from deepgen.model.deepgen import DeepGenModel
 from deepgen.model.vlm import FusedVLM
+from deepgen.pipeline.records import weights_hash
 from deepgen.pipeline.shipped import SHIPPED, resolve_model
 from deepgen.train.parallel import Ranks, fill, parallelize
 from deepgen.train.published import PUBLISHED_SIZES, published_model
@@ -57,11 +58,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Built:
-    """A model ready to train: trained parts in fp32, the others in the frozen type, sharded as configured."""
+    """A model ready to train: trained parts in fp32, the others in the frozen type, sharded as configured.
+
+    Attributes:
+        weights: hash of what was read, before adapters and casts; None where this process read nothing.
+    """
 
     model: DeepGenModel
     defaults: GenerationDefaults
     parts: list[TrainedPart]
+    weights: str | None = None
 
 
 def open_source(config: ModelConfig, seed: int) -> Source:
@@ -136,15 +142,18 @@ def build(config: RunConfig, ranks: Ranks) -> Built:
     first process's host, and of one tensor elsewhere. Every process must call this.
     """
     source = open_source(config.model, config.seed)
+    read: str | None = None
     if ranks.world_size == 1:
         model = source.load(ranks.device)
+        read = weights_hash(model)
         parts = _prepare(model, config)
         model.to(ranks.device)
         _keep_rotary(model, ranks)
-        return Built(parallelize(model, config.parallel, ranks), source.defaults, parts)
+        return Built(parallelize(model, config.parallel, ranks), source.defaults, parts, read)
     weights: dict[str, Tensor] = {}
     if ranks.first:
         full = source.load(ranks.device)
+        read = weights_hash(full)
         _prepare(full, config)
         weights = {name: tensor.detach() for name, tensor in _tensors(full).items()}
         del full
@@ -154,7 +163,7 @@ def build(config: RunConfig, ranks: Ranks) -> Built:
     model.to_empty(device=ranks.device)
     _broadcast(model, weights, ranks)
     _keep_rotary(model, ranks)
-    return Built(model, source.defaults, parts)
+    return Built(model, source.defaults, parts, read)
 
 
 def build_empty(config: RunConfig) -> Built:

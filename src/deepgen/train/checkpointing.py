@@ -21,6 +21,7 @@ import torch.distributed.checkpoint as dcp
 from pydantic import Field
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from deepgen.config import Config
@@ -30,6 +31,8 @@ from deepgen.train.parallel import Ranks
 MARKER = "complete.json"
 NAME = re.compile(r"step_(\d{8})")
 PARTIAL = ".partial"
+SHOWN = 3
+"""Tensors that an error names."""
 
 
 class CheckpointConfig(Config):
@@ -58,10 +61,19 @@ class Checkpointer:
         folder: for the checkpoints; made where needed. Left-overs of a killed save are removed.
         config: what to keep.
         ranks: this process; every one must call `save`, `load` and `wait`.
+        identity: JSON values by name that a run must share with its checkpoints, for going on with others would
+            mean something else. Those of the first process count.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        ranks: Ranks,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.config, self.ranks = folder, config, ranks
+        self.identity = dict(identity or {})
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         # Of its own: a save in another thread must not mix its messages with training's.
@@ -124,7 +136,7 @@ class Checkpointer:
         if self.config.asynchronous:
             copies = {name: t.clone() if t.device.type == "cpu" else t for name, t in tensors.items()}
             tensors = BlockingAsyncStager(cache_staged_state_dict=False).stage(copies)
-        note = {"step": step, "score": score, "values": values}
+        note = {"step": step, "score": score, "identity": self.identity, "values": values}
         self._thread = threading.Thread(target=self._write, args=(step, tensors, note), daemon=True)
         self._thread.start()
         if not self.config.asynchronous:
@@ -207,7 +219,7 @@ class Checkpointer:
             step: which; the newest if not given.
 
         Raises:
-            CheckpointError: there is none, or it does not fit the parts.
+            CheckpointError: there is none, or it is not of this run: by its identity, its parts or their tensors.
         """
         found = self.latest() if step is None else step
         if found is None:
@@ -215,6 +227,10 @@ class Checkpointer:
         path, note = self._path(found), self._note(found)
         states = {name: part.state_dict() for name, part in state.items()}
         tensors, _ = _split(states)
+        try:
+            self._agree(self._misfit(path, note, state, tensors) if self.ranks.first else None)
+        except OSError as error:
+            raise CheckpointError(str(error)) from None
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -230,13 +246,62 @@ class Checkpointer:
                 f"{path} does not fit this run; give another output_dir, or the configuration that it was made with "
                 f"({reason})"
             ) from error
-        if set(note["values"]) - set(state):
-            raise CheckpointError(
-                f"{path} holds parts that this run lacks: {set(note['values']) - set(state)}"
-            )
         for name, part in state.items():
-            part.load_state_dict(_merge(states[name], note["values"].get(name, {})))
+            part.load_state_dict(_merge(states[name], note["values"][name]))
         return int(note["step"])
+
+    def _misfit(
+        self,
+        path: Path,
+        note: dict[str, Any],
+        state: Mapping[str, Stateful],
+        tensors: Mapping[str, Tensor],
+    ) -> str | None:
+        """Why a checkpoint is not one of this run; None where it is."""
+        was, now = _leaves(note.get("identity", {})), _leaves(self.identity)
+        found = [
+            f"{name} was {was.get(name)} and is {now.get(name)}"
+            for name in sorted({*was, *now})
+            if was.get(name) != now.get(name)
+        ]
+        if not found:
+            saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+            sizes = {
+                name: list(one.size) for name, one in saved.items() if isinstance(one, TensorStorageMetadata)
+            }
+            own = {name: list(tensor.shape) for name, tensor in tensors.items()}
+            theirs, ours = {*note["values"], *sizes}, {*state, *own}
+            resized = {
+                f"{name} is {sizes[name]} there and {own[name]} here"
+                for name in sizes.keys() & own
+                if sizes[name] != own[name]
+            }
+            found = [
+                *_some("it holds {}, which this run lacks", theirs - ours),
+                *_some("it lacks {}", ours - theirs),
+                *_some("{}", resized),
+            ]
+        if not found:
+            return None
+        return (
+            f"{path} does not fit this run: {'; '.join(found)}; give another output_dir, or the configuration that it "
+            "was made with"
+        )
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their dotted paths."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping)
+        found.update(_leaves(value, f"{path}{key}.") if inner else {f"{path}{key}": value})
+    return found
+
+
+def _some(text: str, names: set[str]) -> list[str]:
+    """`text` with the first of the names and how many more there are; nothing where there are none."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [text.format(", ".join(sorted(names)[:SHOWN]) + more)] if names else []
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -107,7 +107,14 @@ class Run(ABC, Generic[ConfigT]):
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.ema = ShardedEma(self.trained, config.ema_decay) if config.ema_decay else None
         self.counters = Counters()
-        self.checkpointer = Checkpointer(config.output_dir / "checkpoints", config.checkpoint, ranks)
+        identity = {
+            "model (a hash of the weights it began with)": self.built.weights,
+            "trainable": config.trainable.model_dump(mode="json"),
+            "seed": config.seed,
+        }
+        self.checkpointer = Checkpointer(
+            config.output_dir / "checkpoints", config.checkpoint, ranks, identity
+        )
         self.state: dict[str, Stateful] = {
             "weights": TensorState(self.trained),
             "optimizer": TensorState(optimizer_tensors(self.optimizer, self.trained)),
