@@ -68,15 +68,31 @@ def test_a_run_goes_on_where_it_stopped_with_another_number_of_processes(two_tas
     loader = MixtureLoader(config, 2, 1, 2, 0)
     list(islice(loader, 3))
     state = loader.state_dict()
-    assert state["position"] == 6
+    assert state["samples"] == 12
     assert keys(take(config, 6, state=state)) == whole[6:]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 4), (4, 2)])
+def test_a_run_goes_on_with_another_batch_size_after_the_samples_it_has_seen(
+    two_tasks: list[dict], before: int, after: int, caplog
+) -> None:
+    config = config_of(*two_tasks)
+    first, second = (MixtureLoader(config, size, 0, 1, 0) for size in (before, after))
+    seen = [key for batch in islice(first, 16 // before) for key in batch.keys]
+    second.load_state_dict(first.state_dict())
+    assert second.position == 16 // after and "after 16 samples" in caplog.text
+    seen += [key for batch in islice(second, 16 // after) for key in batch.keys]
+    whole = [key for batch in take(config, 16) for key in batch.keys]
+    assert sorted(seen) == sorted(whole)
+    with pytest.raises(DataError, match="has seen 16 samples, no multiple of batch_size 3"):
+        MixtureLoader(config, 3, 0, 1, 0).load_state_dict(first.state_dict())
 
 
 def test_what_workers_prepared_ahead_does_not_count_as_seen(two_tasks: list[dict]) -> None:
     config = config_of(*two_tasks)
     loader = MixtureLoader(config, 2, 0, 1, 2)
     seen = keys(list(islice(loader, 3)))
-    assert loader.state_dict()["position"] == 3
+    assert loader.state_dict()["samples"] == 6
     assert seen + keys(take(config, 3, state=loader.state_dict())) == keys(take(config, 6))
 
 

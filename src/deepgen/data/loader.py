@@ -236,16 +236,30 @@ class MixtureLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader stands; the same for all processes."""
-        return {"position": self.position, "mixture": self.mixture.identity()}
+        return {"samples": self.position * self.batch_size, "mixture": self.mixture.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken, with any number of processes. Takes effect at the next `iter`.
 
-        A mixture that has changed since is said in a warning: the run goes on at its position in the new order.
+        A mixture or a batch size that has changed since is said in a warning: the run goes on in the new order, after
+        as many samples as it has seen. With another batch size alone every task goes on after its own last sample if
+        the ratio's cycle was complete in both orders; else some samples of one cycle come again or never.
+
+        Raises:
+            DataError: the samples seen are no whole number of micro-batches.
         """
+        samples = int(state["samples"])
+        if samples % self.batch_size:
+            raise DataError(
+                f"the run has seen {samples} samples, no multiple of batch_size {self.batch_size}; go on with one "
+                "that divides them"
+            )
         if state["mixture"] != self.mixture.identity():
-            log.warning("the data is not what it was before: samples come in another order from here on")
-        self.position = int(state["position"])
+            log.warning(
+                "data or batch_size are not what they were: after %d samples, the others come in another order",
+                samples,
+            )
+        self.position = samples // self.batch_size
 
 
 def _stay_with_the_run(_worker: int) -> None:
