@@ -75,12 +75,38 @@ def test_a_folder_without_its_marker_and_a_damaged_marker_do_not_load(tmp_path):
     saver.wait()
     marker = tmp_path / "step_00000001" / "complete.json"
     marker.write_text("{")
-    with pytest.raises(CheckpointError, match="remove that folder to go on before it"):
+    with pytest.raises(CheckpointError, match="remove that folder to begin anew"):
         saver.load(parts())
     marker.unlink()
     assert saver.latest() is None
     with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
         saver.load(parts())
+
+
+@pytest.mark.parametrize(
+    ("file", "left", "said"),
+    [
+        ("__0_0.distcp", 0.5, "RuntimeError: PytorchStreamReader failed"),
+        ("__0_0.distcp", None, r"FileNotFoundError: .*__0_0\.distcp"),
+        (".metadata", 0.5, "UnpicklingError: pickle data was truncated"),
+        ("complete.json", 0.5, "JSONDecodeError: "),
+    ],
+)
+def test_of_a_damaged_checkpoint_is_said_what_is_wrong_and_where_the_run_can_go_on(
+    tmp_path, capfd, file, left, said
+):
+    saver = keeper(tmp_path)
+    for step in (1, 2):
+        saver.save(step, parts(step))
+    saver.wait()
+    path = tmp_path / "step_00000002" / file
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(CheckpointError, match=rf"{said}.*; if .* remove that folder to go on from update 1$"):
+        saver.load(parts())
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

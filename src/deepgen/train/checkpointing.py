@@ -7,6 +7,7 @@ never loaded. Removing starts with a rename too, so a killed process leaves noth
 
 import json
 import os
+import pickle
 import re
 import shutil
 import threading
@@ -31,6 +32,11 @@ from deepgen.train.parallel import Ranks
 MARKER = "complete.json"
 NAME = re.compile(r"step_(\d{8})")
 PARTIAL = ".partial"
+UNPICKLING_ERRORS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError),
+    *(ImportError, MemoryError, OverflowError, pickle.UnpicklingError),
+)
+"""What pickle raises on damaged files; it promises no type."""
 SHOWN = 3
 """Tensors that an error names."""
 
@@ -206,10 +212,8 @@ class Checkpointer:
         path = self._path(step) / MARKER
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}); remove that folder to go on before it"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(self._damaged(step, error)) from None
 
     def load(self, state: Mapping[str, Stateful], step: int | None = None) -> int:
         """Put a checkpoint's state into the parts, wherever it was saved; returns its step.
@@ -228,7 +232,7 @@ class Checkpointer:
         states = {name: part.state_dict() for name, part in state.items()}
         tensors, _ = _split(states)
         try:
-            self._agree(self._misfit(path, note, state, tensors) if self.ranks.first else None)
+            self._agree(self._misfit(found, note, state, tensors) if self.ranks.first else None)
         except OSError as error:
             raise CheckpointError(str(error)) from None
         try:
@@ -240,24 +244,33 @@ class Checkpointer:
                     process_group=self._group,
                     no_dist=self._group is None,
                 )
-        except (CheckpointException, RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{path} does not fit this run; give another output_dir, or the configuration that it was made with "
-                f"({reason})"
-            ) from error
+        except CheckpointException as error:
+            raise CheckpointError(self._damaged(found, next(iter(error.failures.values()))[0])) from None
         for name, part in state.items():
             part.load_state_dict(_merge(states[name], note["values"][name]))
         return int(note["step"])
 
+    def _damaged(self, step: int, error: BaseException) -> str:
+        """What to say of a checkpoint that cannot be read."""
+        while (inner := error.__cause__ or error.__context__) is not None:
+            error = inner
+        earlier = [other for other in self.steps() if other < step]
+        where = f"go on from update {earlier[-1]}" if earlier else "begin anew"
+        reason = " ".join(str(error).split())
+        return (
+            f"{self._path(step)} cannot be read ({type(error).__name__}: {reason}); if it is damaged, remove that "
+            f"folder to {where}"
+        )
+
     def _misfit(
         self,
-        path: Path,
+        step: int,
         note: dict[str, Any],
         state: Mapping[str, Stateful],
         tensors: Mapping[str, Tensor],
     ) -> str | None:
-        """Why a checkpoint is not one of this run; None where it is."""
+        """Why a checkpoint is not one of this run, or cannot be read; None where it is."""
+        path = self._path(step)
         was, now = _leaves(note.get("identity", {})), _leaves(self.identity)
         found = [
             f"{name} was {was.get(name)} and is {now.get(name)}"
@@ -265,7 +278,10 @@ class Checkpointer:
             if was.get(name) != now.get(name)
         ]
         if not found:
-            saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+            try:
+                saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+            except UNPICKLING_ERRORS as error:
+                return self._damaged(step, error)
             sizes = {
                 name: list(one.size) for name, one in saved.items() if isinstance(one, TensorStorageMetadata)
             }
