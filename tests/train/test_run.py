@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from deepgen import DeepGenPipeline
 from deepgen.cli import build_app
-from deepgen.errors import ConfigError
+from deepgen.errors import ConfigError, DataError
 from deepgen.train import engine
 from deepgen.train.engine import SupervisedRun, train_supervised
 from deepgen.train.metrics import MetricsConfig, MetricsWriter, read_metrics
@@ -129,6 +129,38 @@ def test_a_sheet_that_fails_costs_no_update(smoke, monkeypatch):
     monkeypatch.undo()
     assert train_supervised(config)
     assert [p.name for p in (config.output_dir / "samples").iterdir()] == ["step_00000004.png"]
+
+
+LATE = [
+    (
+        ["samples.prompts=[x]", "samples.height=50"],
+        "samples.prompts.0: size 64x50: sides must be multiples of 32",
+    ),
+    (["samples.edits=[[paint it, gone.png]]"], r"samples.edits.0: .*gone\.png"),
+    (["validation.data.sets=[{name: a, format: folder, path: gone, task: t2i}]"], "gone"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), LATE)
+def test_what_would_fail_late_is_refused_before_the_run_and_by_a_dry_run(smoke, overrides, said):
+    config = smoke(*overrides, quick=False)
+    for check in (lambda: SupervisedRun(config, Ranks()), lambda: engine.dry_run(config)):
+        with pytest.raises((ConfigError, DataError), match=said):
+            check()
+
+
+def test_what_is_not_installed_is_said_before_a_weight_is_read(smoke, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = smoke("metrics.tensorboard=true", "init_from=gone")
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        SupervisedRun(config, Ranks())
+    engine.dry_run(smoke("metrics.tensorboard=true"))
+    assert "tensorboard, which is not installed here" in caplog.text
+
+
+def test_a_prompt_of_the_sheet_that_is_too_long_is_refused_before_the_run(smoke):
+    with pytest.raises(ConfigError, match=r"samples.prompts.1: the prompt has \d+ tokens"):
+        SupervisedRun(smoke(f"samples.prompts=[x, {'word ' * 1100}]"), Ranks())
 
 
 def test_batches_that_do_not_divide_are_refused_with_numbers(smoke):

@@ -4,6 +4,7 @@ Samples follow from their order, noise from the sample, dropout from the micro-b
 """
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,14 +20,15 @@ from deepgen.pipeline.inputs import check_length
 from deepgen.train.build import Built, build_empty
 from deepgen.train.features import Caches, open_caches
 from deepgen.train.flops import FlopCounter, matmul_rate
-from deepgen.train.metrics import MetricsWriter
-from deepgen.train.monitor import LossMeter, validate
+from deepgen.train.metrics import MetricsWriter, missing_packages
+from deepgen.train.monitor import LossMeter, check_sheet, check_validation, validate
 from deepgen.train.parallel import Ranks, computing
 from deepgen.train.report import BatchPlan, describe_batches, estimate_memory, plan_batches, print_report
 from deepgen.train.run import Run, execute, prepare_device
 from deepgen.train.run_config import SupervisedConfig
 from deepgen.train.supervised import Objective, batch_loss
 
+log = logging.getLogger("deepgen.train")
 RATE_SIZE = 8192
 
 
@@ -45,6 +47,7 @@ class SupervisedRun(Run[SupervisedConfig]):
 
     def __init__(self, config: SupervisedConfig, ranks: Ranks) -> None:
         self.plan: BatchPlan = plan_batches(config, ranks.world_size)
+        check_validation(config)
         super().__init__(config, ranks)
         self.defaults = sampling_defaults(self.built.defaults, config)
         self.objective = Objective(
@@ -177,7 +180,8 @@ def train_supervised(config: SupervisedConfig) -> bool:
 def dry_run(config: SupervisedConfig) -> None:
     """The report of `train_supervised` without reading a weight or starting anything.
 
-    Under torchrun's variables the report is of that many processes.
+    Under torchrun's variables the report is of that many processes. The sheet and the sets of the validation, which
+    a run needs late, are looked at; the sets that are trained on need not be here.
 
     Raises:
         DeepGenError: the configuration or the model cannot be used.
@@ -186,6 +190,10 @@ def dry_run(config: SupervisedConfig) -> None:
         int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), 0, torch.device(config.device)
     )
     plan = plan_batches(config, ranks.world_size)
+    for name in missing_packages(config.metrics):
+        log.warning("metrics asks for %s, which is not installed here", name)
+    check_validation(config)
     built = build_empty(config)
+    check_sheet(config.samples, built.defaults)
     if ranks.first:
         _report(built, plan, config, ranks)

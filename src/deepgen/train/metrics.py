@@ -43,13 +43,12 @@ class MetricsWriter:
             return
         folder.mkdir(parents=True, exist_ok=True)
         _forget_after(self.path, resume_step)
+        check_installed(config)
         if config.tensorboard:
-            _require("tensorboard", "metrics.tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
         if config.wandb_project is not None:
-            _require("wandb", "metrics.wandb_project")
             import wandb
 
             self._wandb = wandb.init(
@@ -85,9 +84,18 @@ def _short(value: float | int | str) -> float | int | str | None:
     return float(f"{value:.6g}") if abs(value) < float("inf") else None
 
 
-def _require(package: str, key: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{key} is set, but {package} is not installed; pip install {package}")
+def missing_packages(config: MetricsConfig) -> list[str]:
+    """Packages that are asked for and not installed."""
+    wanted = {"tensorboard": config.tensorboard, "wandb": config.wandb_project is not None}
+    return [name for name, asked in wanted.items() if asked and importlib.util.find_spec(name) is None]
+
+
+def check_installed(config: MetricsConfig) -> None:
+    """Raises ConfigError where TensorBoard or wandb is asked for and not installed."""
+    for name in missing_packages(config):
+        raise ConfigError(
+            f"metrics asks for {name}, which is not installed; pip install {name}, or turn it off"
+        )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

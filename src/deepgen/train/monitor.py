@@ -10,10 +10,14 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from deepgen.checkpoints import GenerationDefaults
 from deepgen.data.loader import MixtureLoader
+from deepgen.data.mixture import Mixture
+from deepgen.errors import ConfigError, InputError
 from deepgen.model.deepgen import DeepGenModel
+from deepgen.pipeline.inputs import Sizing, check_lengths, requests_of
 from deepgen.pipeline.pipeline import DeepGenPipeline
 from deepgen.train.parallel import Ranks, computing
 from deepgen.train.run_config import SampleSheetConfig, SupervisedConfig
@@ -54,6 +58,12 @@ class LossMeter:
         return {n: s / c for n, (s, c) in zip(names, table.tolist(), strict=True) if c}
 
 
+def check_validation(config: SupervisedConfig) -> None:
+    """Raises DataError or ConfigError where a set of the validation cannot be opened."""
+    if config.validation.data is not None:
+        Mixture(config.validation.data, config.batch_size)
+
+
 def validate(
     model: DeepGenModel, config: SupervisedConfig, objective: Objective, ranks: Ranks
 ) -> dict[str, float]:
@@ -75,6 +85,33 @@ def validate(
         with torch.no_grad(), computing(config.parallel, ranks):
             meter.add(batch_loss(model, batch, fixed, numbers), counted)
     return meter.read("validation")
+
+
+def check_sheet(
+    config: SampleSheetConfig, defaults: GenerationDefaults, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Raises ConfigError for a sheet that could not be drawn: a size, a prompt, a missing picture.
+
+    Args:
+        config: what to draw.
+        defaults: of sampling.
+        tokenizer: the model's, to check the lengths of prompts; None: they are not checked.
+    """
+    own = Sizing(config.width, config.height)
+    asked: list[tuple[str, str, Path | None, Sizing]] = [
+        *((f"prompts.{i}", prompt, None, own) for i, prompt in enumerate(config.prompts)),
+        *(
+            (f"edits.{i}", instruction, source, Sizing())
+            for i, (instruction, source) in enumerate(config.edits)
+        ),
+    ]
+    for name, prompt, source, sizing in asked:
+        try:
+            requests = requests_of(prompt, source, None, sizing, defaults)
+            if tokenizer is not None:
+                check_lengths(requests, tokenizer)
+        except InputError as error:
+            raise ConfigError(f"samples.{name}: {error}") from None
 
 
 class SheetPipeline(DeepGenPipeline):

@@ -29,8 +29,8 @@ from deepgen.train.build import Built, build
 from deepgen.train.checkpointing import Checkpointer, Stateful, TensorState
 from deepgen.train.ema import ShardedEma
 from deepgen.train.export import export, exported_step
-from deepgen.train.metrics import MetricsWriter
-from deepgen.train.monitor import draw_sheet
+from deepgen.train.metrics import MetricsWriter, check_installed
+from deepgen.train.monitor import check_sheet, draw_sheet
 from deepgen.train.optimizer import build_optimizer, optimizer_tensors, schedule_rate, update
 from deepgen.train.parallel import Ranks, any_rank, computing, start_ranks, sums_of
 from deepgen.train.run_config import RunConfig
@@ -99,8 +99,10 @@ class Run(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
+        check_installed(config.metrics)
         self.built: Built = build(config, ranks)
         self.model, self.defaults = self.built.model, self.built.defaults
+        check_sheet(config.samples, self.defaults, self.model.vlm.tokenizer)
         self.trained = trained_parameters(self.model)
         if not self.trained:
             raise ConfigError("trainable freezes everything; set one part to full or lora")

@@ -4,6 +4,7 @@ One call of `advance` is one rollout and its updates. Prompts, noise and windows
 rollout's number, so a run that was killed goes on from its checkpoint as if it had not been.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ from deepgen.errors import DeepGenError
 from deepgen.pipeline.inputs import check_length
 from deepgen.rewards import RewardInput, RewardRunner, Score, Ticket, build_rewards
 from deepgen.train.build import build_empty
-from deepgen.train.metrics import MetricsWriter
+from deepgen.train.metrics import MetricsWriter, missing_packages
+from deepgen.train.monitor import check_sheet
 from deepgen.train.parallel import Ranks, most_of
 from deepgen.train.report import estimate_memory, print_report
 from deepgen.train.rl.advantages import Advantages, compute_advantages
@@ -39,6 +41,7 @@ from deepgen.train.rl.waiting import check_rewards, wait_for
 from deepgen.train.rl.window import Window, choose_window
 from deepgen.train.run import Run, RunError, execute, prepare_device
 
+log = logging.getLogger("deepgen.train")
 MISMATCH = 1e-6
 """Largest difference, in fp32, between a log-probability in the rollout and in training; more is an error of ours."""
 
@@ -407,6 +410,9 @@ def dry_run_rl(config: RLConfig) -> None:
     world = int(os.environ.get("WORLD_SIZE", 1))
     ranks = Ranks(int(os.environ.get("RANK", 0)), world, 0, torch.device(config.device))
     plan_rollout(config.groups_per_rollout, config.group_size, config.rollout_batch_size, world)
+    for name in missing_packages(config.metrics):
+        log.warning("metrics asks for %s, which is not installed here", name)
     built = build_empty(config)
+    check_sheet(config.samples, built.defaults)
     if ranks.first:
         _report(config, built.model, built.parts, built.defaults.area, ranks)
