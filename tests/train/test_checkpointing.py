@@ -43,7 +43,7 @@ def test_what_was_saved_comes_back_as_it_was_at_the_time_of_saving(tmp_path, asy
 
 def test_the_last_ones_and_the_best_one_are_kept(tmp_path):
     saver = keeper(tmp_path, keep_last=2, keep_best=True)
-    for step, score in ((1, 0.5), (2, 0.1), (3, None), (4, 0.3), (5, 0.4)):
+    for step, score in ((1, float("nan")), (2, 0.1), (3, None), (4, 0.3), (5, 0.4)):
         saver.save(step, parts(step), score)
     saver.wait()
     assert saver.steps() == [2, 4, 5] and saver.best() == 2

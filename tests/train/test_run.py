@@ -168,6 +168,16 @@ def test_batches_that_do_not_divide_are_refused_with_numbers(smoke):
         train_supervised(smoke("batch_size=4", "global_batch_size=6"))
 
 
+def test_the_best_checkpoint_is_kept_only_where_every_save_has_a_score(smoke):
+    best = ["checkpoint.keep_best=true", "save_every_steps=2", "validation.samples=2"]
+    with pytest.raises(ConfigError, match="keep_best is by the validation loss"):
+        smoke(*best)
+    with pytest.raises(ConfigError, match="save_every_steps 2 is no multiple"):
+        smoke(*best, "validation.every_steps=4", quick=False)
+    run = SupervisedRun(smoke(*best, "validation.every_steps=1", "steps=2", quick=False), Ranks())
+    assert run.train() and run.checkpointer.best() == 2
+
+
 def test_a_run_that_trains_nothing_is_refused(smoke):
     parts = [f"trainable.{part}=frozen" for part in ("dit", "bridge", "think_tokens", "vlm", "vision")]
     with pytest.raises(ConfigError, match="freezes everything"):

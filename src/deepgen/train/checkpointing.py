@@ -6,6 +6,7 @@ never loaded. Removing starts with a rename too, so a killed process leaves noth
 """
 
 import json
+import math
 import os
 import pickle
 import re
@@ -47,7 +48,8 @@ class CheckpointConfig(Config):
     save_every_steps: int = Field(1000, gt=0)
     keep_last: int = Field(3, ge=1)
     keep_best: bool = Field(
-        False, description="also the one with the lowest validation loss, or the highest reward"
+        False,
+        description="also the one with the lowest validation loss, measured at every save, or highest reward",
     )
     asynchronous: bool = Field(True, description="write while training goes on")
 
@@ -190,9 +192,9 @@ class Checkpointer:
             self._remove(self._path(step))
 
     def best(self) -> int | None:
-        """The step with the lowest score; None where none has one."""
+        """The step with the lowest finite score; None where none has one."""
         scores = {step: self._note(step)["score"] for step in self.steps()}
-        scored = {step: score for step, score in scores.items() if score is not None}
+        scored = {step: score for step, score in scores.items() if score is not None and math.isfinite(score)}
         return min(scored, key=lambda step: scored[step], default=None)
 
     def wait(self) -> None:

@@ -137,3 +137,19 @@ class SupervisedConfig(RunConfig):
         description="keep latents and picture embeddings of the frozen networks there; null: computed each time",
     )
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _scored(self) -> "SupervisedConfig":
+        if not self.checkpoint.keep_best:
+            return self
+        if self.validation.data is None:
+            raise ValueError(
+                "checkpoint.keep_best is by the validation loss; give validation.data, or turn it off"
+            )
+        saves, checks = self.checkpoint.save_every_steps, self.validation.every_steps
+        if saves % checks:
+            raise ValueError(
+                f"checkpoint.keep_best needs a validation loss at every save, but save_every_steps {saves} is no "
+                f"multiple of validation.every_steps {checks}"
+            )
+        return self
