@@ -1,6 +1,7 @@
 """A run as its user sees it: what it says, measures, refuses and leaves behind."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -79,6 +80,20 @@ def test_the_result_opens_merged_and_as_adapters_over_its_start(adapted, tmp_pat
     assert (drawn[0] - drawn[1]).abs().max() <= 1 and not torch.equal(drawn[0], drawn[2])
     said = json.loads((adapted / "final" / "generation_config.json").read_text())
     assert said["area"] == 8192
+
+
+def test_speed_is_that_of_updates_whatever_else_the_run_does(smoke, monkeypatch):
+    def rest(*_):
+        time.sleep(2)
+        return {"validation": 1.0}
+
+    monkeypatch.setattr(engine, "validate", rest)
+    config = smoke(
+        "steps=3", "log_every_steps=1", "validation.every_steps=1", "samples.prompts=[]", quick=False
+    )
+    train_supervised(config)
+    records = [r for r in read_metrics(config.output_dir / "metrics.jsonl") if "loss" in r]
+    assert len(records) == 3 and all(4 / record["images_per_second"] < 2 for record in records)
 
 
 def test_plot_draws_the_curves_of_a_run(adapted, tmp_path):

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -34,9 +34,10 @@ RATE_SIZE = 8192
 
 @dataclass
 class Window:
-    """Measurements since the last record."""
+    """Measurements since the last record: seconds of updates, validation, sheets and saves aside, and of these those
+    that data was waited for; samples and operations of this process."""
 
-    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
     waited: float = 0.0
     samples: int = 0
     flops: float = 0.0
@@ -80,10 +81,11 @@ class SupervisedRun(Run[SupervisedConfig]):
             self._batches = iter(self.loader)
             if self.ranks.device.type == "cuda":
                 self.peak = matmul_rate(self.ranks.device, size=RATE_SIZE)
-            self.window = Window()
+        start = time.perf_counter()
         self._accumulate(self._batches)
         norm, rate = self.apply_update()
         self.count_replaced(self.loader)
+        self.window.seconds += time.perf_counter() - start
         step = self.counters.step
         if step % config.log_every_steps == 0 or step == config.steps:
             metrics.write(step, **self._record(), gradient_norm=norm, learning_rate=rate)
@@ -110,8 +112,7 @@ class SupervisedRun(Run[SupervisedConfig]):
             window.flops += self.costs.batch(batch)
 
     def _record(self) -> dict[str, float]:
-        window = self.window
-        seconds = time.perf_counter() - window.started
+        window, seconds = self.window, self.window.seconds
         record = {
             **self.meter.read(),
             "images_per_second": window.samples * self.ranks.world_size / seconds,
