@@ -1,7 +1,9 @@
 """A run as its user sees it: what it says, measures, refuses and leaves behind."""
 
 import json
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +223,16 @@ def test_tensorboard_shows_the_records(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+
+
+def test_wandb_goes_on_with_its_run_and_takes_no_other_of_the_same_name_for_it(tmp_path, monkeypatch):
+    begun: list[dict[str, str]] = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: begun.append(given)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    for folder in ("one/sft", "one/sft", "other/sft"):
+        MetricsWriter(tmp_path / folder, MetricsConfig(wandb_project="x"))
+    first, again, other = (given["id"] for given in begun)
+    assert first == again != other and all(given["name"] == "sft" for given in begun)
 
 
 def test_what_is_not_installed_is_named_before_the_run(tmp_path, monkeypatch):

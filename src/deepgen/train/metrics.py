@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,11 @@ class MetricsWriter:
             import wandb
 
             self._wandb = wandb.init(
-                project=config.wandb_project, name=folder.name, id=folder.name, dir=folder, resume="allow"
+                project=config.wandb_project,
+                name=folder.name,
+                id=_wandb_id(folder),
+                dir=folder,
+                resume="allow",
             )
 
     def write(self, step: int, **values: float | int | str) -> None:
@@ -82,6 +87,14 @@ def _short(value: float | int | str) -> float | int | str | None:
         return value
     # JSON has no NaN or infinity.
     return float(f"{value:.6g}") if abs(value) < float("inf") else None
+
+
+def _wandb_id(folder: Path) -> str:
+    """Of the run in a folder: made once and kept there, for two runs of one name are not one run."""
+    path = folder / "wandb_id"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def missing_packages(config: MetricsConfig) -> list[str]:
