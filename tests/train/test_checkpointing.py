@@ -1,5 +1,7 @@
 """Checkpoints of a run: whole or absent, the last and the best kept, a failure said."""
 
+import threading
+
 import pytest
 import torch
 
@@ -48,6 +50,25 @@ def test_the_last_ones_and_the_best_one_are_kept(tmp_path):
     saver.wait()
     assert saver.steps() == [2, 4, 5] and saver.best() == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step_0000000{n}" for n in (2, 4, 5)]
+
+
+def test_a_save_waits_for_the_one_before_it_so_that_a_kill_loses_two_intervals_at_most(tmp_path, monkeypatch):
+    saver, gate, write = keeper(tmp_path), threading.Event(), checkpointing.dcp.save
+
+    def slow(*given, **named):
+        assert gate.wait(10)
+        write(*given, **named)
+
+    monkeypatch.setattr(checkpointing.dcp, "save", slow)
+    saver.save(1, parts(1))
+    second = threading.Thread(target=saver.save, args=(2, parts(2)))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive() and saver.latest() is None
+    gate.set()
+    second.join(10)
+    saver.wait()
+    assert saver.steps() == [1, 2]
 
 
 def test_a_save_that_ended_half_way_is_no_checkpoint(tmp_path, monkeypatch):

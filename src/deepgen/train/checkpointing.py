@@ -43,7 +43,12 @@ SHOWN = 3
 
 
 class CheckpointConfig(Config):
-    """When the run's state is saved, and how much of it is kept."""
+    """When the run's state is saved, and how much of it is kept.
+
+    A run that is killed loses at most the updates since the last save that was written. Those are one interval, and
+    with asynchronous saves also the updates made during one write: two intervals at most, for a save waits for the one
+    before it.
+    """
 
     save_every_steps: int = Field(1000, gt=0)
     keep_last: int = Field(3, ge=1)
