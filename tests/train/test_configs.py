@@ -52,6 +52,18 @@ def test_every_configuration_of_reinforcement_dry_runs(name, capsys):
     assert "estimated, GiB" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", NANO)
+def test_every_configuration_of_nano_dry_runs_and_makes_nothing(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assembles = raw(name)["stage"] == "assemble"
+    train(name, [] if assembles else ["loop.budget_minutes=null", "loop.steps=7", "workers=3"], dry_run=True)
+    said = capsys.readouterr().out
+    assert f"stage {raw(name)['stage']}, writes runs/" in said
+    assert assembles or ("7 updates on cuda, 3 workers" in said and "batch" in said)
+    assert "vae" not in raw(name) or "reads vae: runs/nano_vae/vae (not here)" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", [*NANO, *REINFORCED])
 def test_every_other_configuration_loads(name):
     stage = raw(name)["stage"]

@@ -37,7 +37,7 @@ def _nano_stages() -> dict[str, tuple[type[Config], Callable[[Any], Any]]]:
 def train(config: str, overrides: list[str], dry_run: bool = False) -> None:
     """Trains one stage from a configuration file or the name of a packaged one (align, sft, nano_vae, …).
 
-    A packaged name may leave out its folder. With dry_run a run on the engine is reported and not started.
+    A packaged name may leave out its folder. With dry_run a run is reported and not started.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     path = find_run(config)
@@ -46,11 +46,7 @@ def train(config: str, overrides: list[str], dry_run: bool = False) -> None:
     if stage in ENGINE_STAGES:
         _on_engine(path, stage, overrides, dry_run)
     elif stage in NANO_STAGES:
-        if dry_run:
-            raise ConfigError(
-                f"{config}: --dry-run is for stages {', '.join(ENGINE_STAGES)}, this is {stage}"
-            )
-        _nano(path, stage, overrides)
+        _nano(path, stage, overrides, dry_run)
     else:
         known = ", ".join((*ENGINE_STAGES, *NANO_STAGES))
         raise ConfigError(f"{config}: stage is {stage!r}; it must be one of {known}")
@@ -82,9 +78,12 @@ def _engine_stage(stage: str) -> tuple[type[Config], Callable[[Any], Any], Calla
     return RLConfig, train_rl, dry_run_rl
 
 
-def _nano(path: Path, stage: str, overrides: list[str]) -> None:
+def _nano(path: Path, stage: str, overrides: list[str], dry_run: bool) -> None:
     model, run = _nano_stages()[stage]
     settings: Any = load_config(model, path, overrides)
+    if dry_run:
+        print("\n".join(_plan(settings)))
+        return
     if getattr(settings, "sprites", "") is None:
         print(
             "no sprites given: drawing procedural shapes (sprites=FILE takes what `deepgen world fetch` made)"
@@ -94,3 +93,20 @@ def _nano(path: Path, stage: str, overrides: list[str]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     run(settings)
     print(f"written to {folder}")
+
+
+def _plan(settings: Config) -> list[str]:
+    """What a nano stage would do: its length, the sizes of its batches, what it trains, reads and writes."""
+    values = dict(settings)
+    lines = [f"stage {values['stage']}, writes {values['output_dir']}"]
+    if (loop := values.get("loop")) is not None:
+        length = f"{loop.steps} updates" if loop.steps else f"{loop.budget_minutes} minutes"
+        lines.append(f"{length} on {values['device']}, {values['workers']} workers")
+        lines.append(", ".join(f"{name} {value}" for name, value in values.items() if "batch" in name))
+    if (trainable := values.get("trainable")) is not None:
+        parts = trainable.model_dump(include={"dit", "bridge", "think_tokens", "vlm", "vision"})
+        lines.append("trains: " + ", ".join(f"{name} {how}" for name, how in parts.items()))
+    for name, value in values.items():
+        if isinstance(value, Path) and name != "output_dir":
+            lines.append(f"reads {name}: {value}" + ("" if value.exists() else " (not here)"))
+    return lines
