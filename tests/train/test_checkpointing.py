@@ -90,6 +90,20 @@ def test_a_save_that_ended_half_way_is_no_checkpoint(tmp_path, monkeypatch):
     assert keeper(tmp_path).latest() == 2 and not list(tmp_path.glob("*.partial"))
 
 
+def test_a_save_that_fails_by_any_error_is_told_by_the_next_wait(tmp_path, monkeypatch):
+    saver = keeper(tmp_path, keep_best=True)
+    saver.save(1, parts(1), 0.5)
+    saver.wait()
+    (tmp_path / "step_00000001" / "complete.json").write_text("{")
+    saver.save(2, parts(2), 0.4)
+    with pytest.raises(CheckpointError, match=r"step_00000001 cannot be read"):
+        saver.wait()
+    monkeypatch.setattr(checkpointing.dcp, "save", lambda *_, **__: [][0])
+    saver.save(3, parts(3))
+    with pytest.raises(IndexError):
+        saver.save(4, parts(4))
+
+
 def test_a_folder_without_its_marker_and_a_damaged_marker_do_not_load(tmp_path):
     saver = keeper(tmp_path)
     saver.save(1, parts(1))

@@ -11,9 +11,9 @@ import os
 import pickle
 import re
 import shutil
-import threading
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from deepgen.config import Config
 from deepgen.errors import CheckpointError
+from deepgen.scorers.threads import in_thread
 from deepgen.train.parallel import Ranks
 
 MARKER = "complete.json"
@@ -87,8 +88,7 @@ class Checkpointer:
     ) -> None:
         self.folder, self.config, self.ranks = folder, config, ranks
         self.identity = dict(identity or {})
-        self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._saving: Future[None] | None = None
         # Of its own: a save in another thread must not mix its messages with training's.
         self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
         try:
@@ -117,7 +117,7 @@ class Checkpointer:
         if self.ranks.first:
             try:
                 work()
-            except OSError as error:
+            except (OSError, CheckpointError) as error:
                 problem = str(error)
         self._agree(problem)
 
@@ -150,8 +150,7 @@ class Checkpointer:
             copies = {name: t.clone() if t.device.type == "cpu" else t for name, t in tensors.items()}
             tensors = BlockingAsyncStager(cache_staged_state_dict=False).stage(copies)
         note = {"step": step, "score": score, "identity": self.identity, "values": values}
-        self._thread = threading.Thread(target=self._write, args=(step, tensors, note), daemon=True)
-        self._thread.start()
+        self._saving = in_thread(self._write, step, tensors, note)
         if not self.config.asynchronous:
             self.wait()
 
@@ -170,17 +169,12 @@ class Checkpointer:
             os.rename(partial, final)
             self._prune()
 
-        try:
-            self._on_first(begin)
-            writer = dcp.FileSystemWriter(partial, sync_files=True)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-                dcp.save(
-                    tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None
-                )
-            self._on_first(finish)
-        except (OSError, CheckpointException, RuntimeError) as error:
-            self._failure = error
+        self._on_first(begin)
+        writer = dcp.FileSystemWriter(partial, sync_files=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
+        self._on_first(finish)
 
     def _remove(self, path: Path) -> None:
         if path.exists():
@@ -206,14 +200,15 @@ class Checkpointer:
         """Until the save under way is on disk.
 
         Raises:
-            CheckpointError: it failed.
+            CheckpointError: the place or another process failed it. Any other error of the writing is raised as it is.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise CheckpointError(f"{self.folder}: the run's state cannot be saved: {failure}") from failure
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        try:
+            saving.result()
+        except (OSError, CheckpointException, RuntimeError) as error:
+            raise CheckpointError(f"{self.folder}: the run's state cannot be saved: {error}") from error
 
     def _note(self, step: int) -> dict[str, Any]:
         path = self._path(step) / MARKER
