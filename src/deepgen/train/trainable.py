@@ -41,10 +41,6 @@ class TrainableConfig(Config):
     vision: How = "frozen"
     lora: LoraConfig = LoraConfig()
 
-    @property
-    def has_lora(self) -> bool:
-        return "lora" in (self.dit, self.vlm, self.vision)
-
 
 @dataclass(frozen=True)
 class TrainedPart:
