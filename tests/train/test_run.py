@@ -185,6 +185,17 @@ def test_batches_that_do_not_divide_are_refused_with_numbers(smoke):
         train_supervised(smoke("batch_size=4", "global_batch_size=6"))
 
 
+def test_validation_is_as_training_where_nothing_else_is_said(smoke):
+    sets = "sets: [{name: a, format: world, task: t2i}], ratio: {t2i: 1}"
+    for own, expected in (
+        ("", (9216, "aspect", {})),
+        (", area: 1024, dropout: {t2i: 0.5}", (1024, "aspect", {"t2i": 0.5})),
+    ):
+        given = ["data.area=9216", "data.resize=aspect", f"validation.data={{{sets}{own}}}"]
+        data = smoke(*given, quick=False).validation.data
+        assert (data.area, data.resize, data.dropout) == expected
+
+
 def test_the_best_checkpoint_is_kept_only_where_every_save_has_a_score(smoke):
     best = ["checkpoint.keep_best=true", "save_every_steps=2", "validation.samples=2"]
     with pytest.raises(ConfigError, match="keep_best is by the validation loss"):

@@ -110,7 +110,10 @@ class RunConfig(Config):
 
 
 class ValidationConfig(Config):
-    """Loss on samples that are not trained on, at noise that never changes."""
+    """Loss on samples that are not trained on, at noise that never changes.
+
+    What `data` does not say of area and resize is as in training, and its prompts are not dropped.
+    """
 
     data: DataConfig | None = None
     samples: int = Field(64, gt=0)
@@ -137,6 +140,16 @@ class SupervisedConfig(RunConfig):
         description="keep latents and picture embeddings of the frozen networks there; null: computed each time",
     )
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _validated_as_trained(cls, values: object) -> object:
+        match values:
+            case {"data": {} as data, "validation": {"data": {} as own} as validation, **rest}:
+                shared = {key: data[key] for key in ("area", "resize") if key in data}
+                filled = {"dropout": {}, **shared, **own}
+                return {**rest, "data": data, "validation": {**validation, "data": filled}}
+        return values
 
     @model_validator(mode="after")
     def _scored(self) -> "SupervisedConfig":
