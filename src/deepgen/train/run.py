@@ -79,7 +79,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Both signals while inside; only the main thread may be told of signals, elsewhere nothing happens."""
+        """Both signals while inside. Raises ValueError outside of the main thread: no other may be told of signals."""
         kinds = (signal.SIGTERM, signal.SIGINT)
         previous = {kind: signal.signal(kind, self) for kind in kinds}
         try:
