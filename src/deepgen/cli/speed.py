@@ -97,7 +97,7 @@ def rollout(
     parallel = load_config(ParallelConfig, values)
     ranks, found = start_ranks(device), []
     print(f"{'recipe':18}{'pictures':>9}{'seconds':>9}", *(f"{name:>12}" for name in PHASES), end="")
-    print(f"{'passes':>8}{'images/s':>10}{'peak GiB':>10}{'first s':>9}")
+    print(f"{'passes':>8}{'images/s':>10}{'MFU':>7}{'peak GiB':>10}{'first s':>9}")
     try:
         for name in recipe or ["rl/mr_grpo_fast", "rl/mr_grpo"]:
             work = RolloutWork(name, sizes, groups, pictures, batch)
@@ -111,7 +111,7 @@ def rollout(
                 end="",
             )
             print(
-                f"{x.passes:8.0f}{x.images_per_second:10.3f}{x.peak_gib:10.1f}{x.first_seconds:9.1f}",
+                f"{x.passes:8.0f}{x.images_per_second:10.3f}{x.mfu:7.1%}{x.peak_gib:10.1f}{x.first_seconds:9.1f}",
                 flush=True,
             )
             _write(output, {"sizes": sizes, **values, "results": found})
@@ -136,7 +136,8 @@ def scaling(
         typer.Option("--processes", help="Of a part; 1, 2, 4 … up to the GPUs if not given."),
     ] = None,
     part: Annotated[
-        list[str] | None, typer.Option("--part", help="sft, resume, hsdp, rl, draw, nano; all if not given.")
+        list[str] | None,
+        typer.Option("--part", help="noise, sft, rl, resume, draw, hsdp, nano; all if not given."),
     ] = None,
     sizes: Annotated[
         str, typer.Option(help="Of the large model: published-sizes or tiny.")

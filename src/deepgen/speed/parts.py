@@ -1,10 +1,11 @@
-"""The parts of `deepgen speed scaling`: each runs in processes of its own, `python -m deepgen.speed.parts`.
+"""The parts of `deepgen speed scaling`, in order, in processes of their own (`python -m deepgen.speed.parts`).
 
 A part keeps what it has found after every measurement, so that one which is stopped leaves the rest.
 """
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
 from deepgen.checkpoints import GenerationDefaults
 from deepgen.evaluation.detector import load_detector
@@ -25,6 +25,7 @@ from deepgen.pipeline.pipeline import DeepGenPipeline
 from deepgen.speed.models import SIZES, measured_model
 from deepgen.speed.profile import collective_seconds
 from deepgen.speed.rollout import RolloutWork, measure_rollouts
+from deepgen.speed.sameness import digest_of_all, noise_digests, tensors_digest
 from deepgen.speed.training import (
     PROMPT,
     Setting,
@@ -34,29 +35,29 @@ from deepgen.speed.training import (
     measure,
     measured_rate,
     random_batch,
+    release,
+    wait_for,
 )
 from deepgen.train.checkpointing import CheckpointConfig, Checkpointer, TensorState
 from deepgen.train.optimizer import optimizer_tensors
-from deepgen.train.parallel import ParallelConfig, Ranks, local, recompute, start_ranks, stop_ranks
+from deepgen.train.parallel import ParallelConfig, Ranks, recompute, start_ranks, stop_ranks
 from deepgen.train.published import PUBLISHED_SIZES
-from deepgen.train.supervised import Objective, draws_for
+from deepgen.train.supervised import Objective
 from deepgen.train.tiny import TINY
 from deepgen.train.trainable import trained_parameters
 from deepgen.world.judging import see
 
-NOISED = 32
-"""Samples whose noise is compared between numbers of processes."""
-
 
 @dataclass(frozen=True)
 class Options:
-    """What a part is told: the large model's sizes, the device, a folder that all parts share, and whether this one
-    saves a checkpoint there."""
+    """What a part is told: the large model's sizes, the device, a folder that all parts share; whether it saves a
+    checkpoint there, and how many processes saved the one that it loads."""
 
     sizes: str
     device: str
     folder: str
     save: bool = False
+    load: int = 0
 
 
 @dataclass
@@ -66,24 +67,28 @@ class Part:
     Attributes:
         rates: by what was done: images_per_second and, where they are known, seconds, mfu, peak_gib and
             collective_seconds.
+        same: digests of what must be the same at every number of processes, by name.
         facts: anything else.
+        done: whether it came to its end.
     """
 
     options: Options
     ranks: Ranks
     output: Path
     rates: dict[str, dict[str, float]] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
 
     def keep(self) -> None:
         """Write what is found so far, by the first process."""
         if self.ranks.first:
-            write_json(self.output, {"rates": self.rates, "facts": self.facts})
+            found = {"rates": self.rates, "same": self.same, "facts": self.facts, "done": self.done}
+            write_json(self.output, found)
 
     def barrier(self) -> None:
         """Wait for all processes, and for the device."""
-        if self.ranks.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.ranks)
         if self.ranks.world_size > 1:
             dist.barrier()
 
@@ -95,15 +100,22 @@ class Part:
 
     @property
     def small(self) -> bool:
-        return self.options.sizes == TINY
+        """Whether this is only to see that it works."""
+        return self.options.sizes == TINY or self.options.device != "cuda"
 
     def batch_of(self, task: str, sizes: str) -> Work:
         return Work("sft", task, 2 if self.small else 16, SIZES[sizes])
 
 
+def noise(part: Part) -> None:
+    """Digests of the noise that tiny runs of the stages use."""
+    folder = Path(part.options.folder) / f"noise{part.ranks.world_size}"
+    digests = noise_digests(folder, part.ranks)
+    part.same |= {f"noise of {name}": digest for name, digest in digests.items()}
+
+
 def sft(part: Part) -> None:
-    """Joint fine-tuning (DiT, bridge, VLM adapters), its noise, and its checkpoint."""
-    _noise(part)
+    """Joint fine-tuning (DiT, bridge, VLM adapters), and its checkpoint."""
     # Not compiled: at published sizes that takes longer than a part may.
     trainer = _supervised(part, part.options.sizes, "sft", part.parallel(), ("t2i", "edit"))
     if part.options.save:
@@ -120,7 +132,7 @@ def _supervised(
     part: Part, sizes: str, name: str, parallel: ParallelConfig, tasks: tuple[str, ...]
 ) -> Trainer:
     ranks = part.ranks
-    setting = Setting(parallel, warmup=2, repeats=5 if ranks.device.type == "cuda" else 1)
+    setting = Setting(parallel, warmup=2, repeats=3 if ranks.device.type == "cuda" else 1)
     peak = measured_rate(parallel, ranks)
     trainer = make_trainer(sizes, "sft", parallel, ranks)
     for task in tasks:
@@ -134,11 +146,10 @@ def _supervised(
             for key, value in asdict(found).items()
             if key in ("images_per_second", "seconds", "mfu", "peak_gib", "first_seconds")
         }
-        part.keep()
-        batch, objective = random_batch(work), Objective(0, 3.0, "none")
-        rate["collective_seconds"] = collective_seconds(
-            partial(trainer.update, batch, objective), trainer.wait
-        )
+        rate["collective_seconds"] = 0.0
+        if ranks.world_size > 1:
+            update = partial(trainer.update, random_batch(work), Objective(0, 3.0, "none"))
+            rate["collective_seconds"] = collective_seconds(update, trainer.wait)
         part.keep()
     return trainer
 
@@ -151,23 +162,15 @@ def _state(trainer: Trainer) -> dict[str, TensorState]:
     }
 
 
-def _squares(trainer: Trainer) -> float:
-    """The sum of the squares of all trained weights, in fp64: the same however they are sharded."""
-    parameters = trained_parameters(trainer.model).values()
-    sums = torch.zeros(2, dtype=torch.float64, device=trainer.ranks.device)
-    for parameter in parameters:
-        sums[int(isinstance(parameter, DTensor))] += local(parameter.detach()).double().square().sum()
-    if trainer.ranks.world_size > 1:
-        whole, parts = sums[0].clone(), sums[1].clone()
-        dist.all_reduce(parts)
-        return float(whole + parts)
-    return float(sums.sum())
+def _digests(trainer: Trainer) -> dict[str, str]:
+    """Of weights and optimizer's state, by name. Collective."""
+    return {name: tensors_digest(state.tensors) for name, state in _state(trainer).items()}
 
 
 def _save(part: Part, trainer: Trainer) -> None:
     ranks, state = part.ranks, _state(trainer)
-    checkpointer = _checkpointer(part)
-    part.facts["weights"] = _squares(trainer)
+    checkpointer = _checkpointer(part, ranks.world_size)
+    part.facts["saved"] = _digests(trainer)
     part.barrier()
     start = time.perf_counter()
     checkpointer.save(1, state)
@@ -179,52 +182,26 @@ def _save(part: Part, trainer: Trainer) -> None:
         files = [x for x in checkpointer.folder.rglob("*") if x.is_file()]
         part.facts["checkpoint_gb"] = sum(x.stat().st_size for x in files) / 1e9
     part.keep()
-    _load(part, trainer, checkpointer)
 
 
-def _load(part: Part, trainer: Trainer, checkpointer: Checkpointer) -> None:
-    state = _state(trainer)
+def resume(part: Part) -> None:
+    """Load what another number of processes saved, compare it, make one more update, and save in turn."""
+    trainer = make_trainer(part.options.sizes, "sft", part.parallel(checkpoint_activations=True), part.ranks)
+    state, checkpointer = _state(trainer), _checkpointer(part, part.options.load)
     part.barrier()
     start = time.perf_counter()
     checkpointer.load(state)
     part.barrier()
-    part.facts["load_seconds"] = time.perf_counter() - start
-    part.facts["loaded_weights"] = _squares(trainer)
+    part.facts |= {"load_seconds": time.perf_counter() - start, "loaded_from": part.options.load}
+    part.facts["loaded"] = _digests(trainer)
     part.keep()
-
-
-def resume(part: Part) -> None:
-    """Load what `sft` saved with another number of processes, and make one more update."""
-    trainer = make_trainer(part.options.sizes, "sft", part.parallel(checkpoint_activations=True), part.ranks)
-    _load(part, trainer, _checkpointer(part))
     trainer.update(random_batch(part.batch_of("t2i", part.options.sizes)), Objective(0, 3.0, "none"))
+    if part.options.save:
+        _save(part, trainer)
 
 
-def _checkpointer(part: Part) -> Checkpointer:
-    return Checkpointer(Path(part.options.folder) / "checkpoint", CheckpointConfig(), part.ranks)
-
-
-def _noise(part: Part) -> None:
-    """A digest of the noise and levels of the run's first samples, which the processes share among them."""
-    ranks = part.ranks
-    mine = range(ranks.rank, NOISED, ranks.world_size)
-    draws = draws_for(Objective(0, 3.0, "none"), mine, [torch.Size((16, 64, 64))] * len(mine))
-    found = {
-        number: hashlib.sha256(uniform.numpy().tobytes() + noise.numpy().tobytes()).hexdigest()
-        for number, uniform, noise in zip(mine, draws.uniform, draws.noise, strict=True)
-    }
-    part.facts["noise"] = _digest_of_all(found, ranks)
-    part.keep()
-
-
-def _digest_of_all(found: dict[int, str], ranks: Ranks) -> str:
-    """One digest of what all processes have by number."""
-    everyone: list[Any] = [found]
-    if ranks.world_size > 1:
-        everyone = [None] * ranks.world_size
-        dist.all_gather_object(everyone, found)
-    joined = {number: digest for one in everyone for number, digest in one.items()}
-    return hashlib.sha256(json.dumps(sorted(joined.items())).encode()).hexdigest()[:16]
+def _checkpointer(part: Part, processes: int) -> Checkpointer:
+    return Checkpointer(Path(part.options.folder) / f"checkpoint{processes}", CheckpointConfig(), part.ranks)
 
 
 def rl(part: Part) -> None:
@@ -234,7 +211,7 @@ def rl(part: Part) -> None:
 
 def _reinforced(part: Part, sizes: str, name: str) -> None:
     ranks = part.ranks
-    size = 2 if sizes == TINY else 8
+    size = 2 if part.small else 8
     work = RolloutWork("rl/mr_grpo_fast", sizes, 2 * ranks.world_size, size, 2 * size)
     folder = Path(part.options.folder) / f"{name}{ranks.world_size}"
     # The transformer is frozen beside its adapters, and sharded all the same.
@@ -243,9 +220,15 @@ def _reinforced(part: Part, sizes: str, name: str) -> None:
     part.rates[f"{name} rollout"] = {
         "images_per_second": found.drawn_per_second,
         "seconds": found.phases["rollout"],
-        "peak_gib": found.peak_gib,
+        "mfu": found.drawing_mfu,
     }
-    part.rates[f"{name} all"] = {"images_per_second": found.images_per_second, "seconds": found.seconds}
+    part.rates[f"{name} all"] = {
+        "images_per_second": found.images_per_second,
+        "seconds": found.seconds,
+        "mfu": found.mfu,
+        "peak_gib": found.peak_gib,
+        "collective_seconds": found.collective_seconds,
+    }
     part.keep()
 
 
@@ -294,16 +277,17 @@ def nano(part: Part) -> None:
 
 
 def _drawn_and_judged(part: Part) -> None:
-    ranks, blocks = part.ranks, 16 if part.options.device == "cuda" else 1
+    ranks, gpu = part.ranks, part.options.device == "cuda"
+    blocks, steps = (16, 50) if gpu else (2, 1)
     pipe = DeepGenPipeline.from_pretrained("nano", device=ranks.device)
     pipe.set_progress_bar_config(disable=True)
     pipe.name = "nano"
     detector = load_detector()[0].to(ranks.device)
     own = range(ranks.rank, blocks, ranks.world_size)
-    see(detector, list(_drawn(part, pipe, range(1), 2).values()))
+    see(detector, list(_drawn(part, pipe, range(1), 1).values()))
     part.barrier()
     start = time.perf_counter()
-    pictures = _drawn(part, pipe, own, 50)
+    pictures = _drawn(part, pipe, own, steps)
     part.barrier()
     drawn = time.perf_counter() - start
     see(detector, list(pictures.values()))
@@ -311,29 +295,41 @@ def _drawn_and_judged(part: Part) -> None:
     judged = time.perf_counter() - start - drawn
     part.rates["nano draw"] = {"images_per_second": 4 * blocks / drawn, "seconds": drawn}
     part.rates["nano judge"] = {"images_per_second": 4 * blocks / judged, "seconds": judged}
-    digests = {number: hashlib.sha256(x.tobytes()).hexdigest() for number, x in pictures.items()}
-    part.facts["pictures"] = _digest_of_all(digests, ranks)
+    digests = [f"{number} {hashlib.sha256(x.tobytes()).hexdigest()}" for number, x in pictures.items()]
+    part.same["nano's pictures"] = digest_of_all(digests, ranks)
     part.keep()
 
 
 PARTS: dict[str, Callable[[Part], None]] = {
+    "noise": noise,
     "sft": sft,
-    "resume": resume,
-    "hsdp": hsdp,
     "rl": rl,
+    "resume": resume,
     "draw": draw,
+    "hsdp": hsdp,
     "nano": nano,
 }
+"""In the order of their worth."""
 
 
-def run_part(name: str, options: Options, output: Path) -> None:
-    """One part in this process, which joins the group that the environment describes."""
-    ranks = start_ranks(options.device)
+def work() -> None:
+    """What each process of a group does: say that it has started, by a file; read on its standard input which group it
+    belongs to and which parts to do; do them in order."""
+    Path(sys.argv[1]).touch()
+    told = json.loads(sys.stdin.readline())
+    os.environ.update(told["environment"])
+    ranks = start_ranks(told["device"])
     try:
-        PARTS[name](Part(options, ranks, output))
+        for one in told["tasks"]:
+            part = Part(Options(**one["options"]), ranks, Path(one["output"]))
+            PARTS[one["part"]](part)
+            release(ranks)
+            part.barrier()
+            part.done = True
+            part.keep()
     finally:
         stop_ranks()
 
 
 if __name__ == "__main__":
-    run_part(sys.argv[1], Options(**json.loads(sys.argv[2])), Path(sys.argv[3]))
+    work()

@@ -39,14 +39,19 @@ def _on_device(row: Any) -> bool:
     return row.device_type == torch.autograd.DeviceType.CUDA
 
 
-def collective_seconds(work: Callable[[], None], wait: Callable[[], None]) -> float:
-    """Seconds that collectives take in one more run of some work, beside other kernels or not. Every process calls."""
-    rows, _ = _recorded(work, wait)
-    if torch.cuda.is_available():
-        chosen = [r.self_device_time_total for r in rows if _on_device(r) and r.key.startswith(COLLECTIVES)]
-    else:
-        chosen = [r.cpu_time_total for r in rows if r.key.startswith(COLLECTIVES)]
-    return sum(chosen) / 1e6
+def collective_seconds(work: Callable[[], object], wait: Callable[[], None]) -> float:
+    """Seconds that collectives take in one more run of some work, beside other kernels or not; on a GPU with the wait
+    for slower processes. Every process calls."""
+    cuda = torch.cuda.is_available()
+    wait()
+    # Of kernels alone where there are any: a rollout has too many operators to record.
+    with record(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+        work()
+        wait()
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    kind = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
+    chosen = [e for e in found.profiler.kineto_results.events() if e.name().startswith(COLLECTIVES)]
+    return sum(e.duration_ns() for e in chosen if e.device_type() == kind) / 1e9
 
 
 def profile(work: Callable[[], None], wait: Callable[[], None]) -> str:

@@ -1,8 +1,11 @@
-"""All GPUs of one host, measured together: parts in processes of their own, several at once where there is room.
+"""All GPUs of one host, measured together: groups of processes, each doing parts in order, side by side where there is
+room. The smallest group runs alone: what others are compared with must not be slowed by them.
 
-Every part has a time limit, results are written as they come, and a part that fails is told and stops nothing else.
+Every process has imported everything before anything is measured. Every part has a time limit, results are written as
+they come, and a part that fails is told and stops nothing else: the rest of its group's go on in fresh processes.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -50,36 +53,69 @@ class ScalingPlan:
 
 
 @dataclass
-class Job:
-    """One part at one number of processes, on its way.
+class Task:
+    """One part at one number of processes.
 
     Attributes:
         part, processes: which.
+        save, load: see `parts.Options`.
         after: must have ended well before.
-        save: see `parts.Options`.
-        slots: devices that it has.
-        workers: its processes.
-        started: on the clock.
+        started: on the clock; 0: not yet.
         ended: how: "done" or why not.
+        beside: names of what ran on the host at the same time.
     """
 
     part: str
     processes: int
-    after: "Job | None" = None
     save: bool = False
-    slots: list[int] = field(default_factory=list)
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    load: int = 0
+    after: "Task | None" = None
     started: float = 0.0
     seconds: float = 0.0
     ended: str = ""
+    beside: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         return f"{self.part}-{self.processes}"
 
+
+@dataclass
+class Job:
+    """Tasks that one group of processes does in order.
+
+    Attributes:
+        tasks: of one number of processes.
+        alone: nothing else may run on the host.
+        slots: devices that it has.
+        workers: its processes, from before they are told to begin.
+        places: of each, the file that says that it waits; its log beside it.
+        begun, over: whether they have been told, and whether they have left.
+    """
+
+    tasks: list[Task]
+    alone: bool = False
+    slots: list[int] = field(default_factory=list)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    places: list[Path] = field(default_factory=list)
+    begun: bool = False
+    over: bool = False
+
+    @property
+    def processes(self) -> int:
+        return self.tasks[0].processes
+
+    @property
+    def name(self) -> str:
+        return self.tasks[0].name
+
+    @property
+    def pending(self) -> list[Task]:
+        return [task for task in self.tasks if not task.ended]
+
     @property
     def running(self) -> bool:
-        return bool(self.workers) and not self.ended
+        return self.begun and not self.over
 
 
 def run_scaling(plan: ScalingPlan, folder: Path, say: Callable[[str], None]) -> tuple[str, list[str]]:
@@ -102,34 +138,49 @@ def run_scaling(plan: ScalingPlan, folder: Path, say: Callable[[str], None]) -> 
         raise InputError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
     if not counts or max(counts) > devices:
         raise InputError(f"{max(counts, default=1)} processes are asked for, but there are {devices} devices")
-    jobs = plan_jobs(plan.parts or tuple(PARTS), counts)
-    host = Host(plan, folder, list(range(devices)), say)
-    host.run(jobs)
-    return table(host.report(jobs)), [job.name for job in jobs if job.ended != "done"]
+    host = Host(plan, folder, plan_jobs(plan.parts or tuple(PARTS), counts), list(range(devices)), say)
+    host.run()
+    return table(host.report()), [task.name for task in host.tasks if task.ended != "done"]
 
 
 def plan_jobs(parts: Sequence[str], counts: Sequence[int]) -> list[Job]:
-    """In the order of their worth: the most processes first, by what the run is for."""
-    ordered = sorted(set(counts), reverse=True)
-    jobs: list[Job] = []
-    for part in ("sft", "rl", "draw", "nano"):
-        if part in parts:
-            jobs += [Job(part, n) for n in ordered]
-    if "hsdp" in parts:
-        jobs += [Job("hsdp", n) for n in ordered if n >= 4]
-    saving = next((job for job in jobs if job.part == "sft"), None)
-    if "resume" in parts and saving is not None and len(ordered) > 1:
+    """Groups in the order of their worth: the most processes and the fewest, then those between; what else there is to
+    measure afterwards.
+
+    A checkpoint of the most processes is loaded by the next fewer, which go on and save in turn for the most.
+    """
+    most, *fewer = sorted(set(counts), reverse=True)
+    order = [most, *reversed(fewer[-1:]), *fewer[:-1]]
+    first = {n: [Task(part, n) for part in ("noise", "sft", "rl") if part in parts] for n in order}
+    later = {n: [Task(part, n) for part in ("draw", "nano") if part in parts] for n in order}
+    for n in order:
+        if "hsdp" in parts and n >= 4:
+            later[n].insert(0, Task("hsdp", n))
+    saving = next((task for task in first[most] if task.part == "sft"), None)
+    if "resume" in parts and saving is not None and fewer:
         saving.save = True
-        jobs.insert(1, Job("resume", ordered[1], after=saving))
-    return jobs
+        half = Task("resume", fewer[0], save=True, load=most, after=saving)
+        first[fewer[0]].append(half)
+        later[most].insert(0, Task("resume", most, load=fewer[0], after=half))
+    jobs = [Job(tasks[n], alone=n == min(counts)) for tasks in (first, later) for n in order]
+    return [job for job in jobs if job.tasks]
 
 
 class Host:
     """Starts jobs on free devices, watches them, and keeps what they find."""
 
-    def __init__(self, plan: ScalingPlan, folder: Path, slots: list[int], say: Callable[[str], None]) -> None:
-        self.plan, self.folder, self.free, self.say = plan, folder, slots, say
+    def __init__(
+        self,
+        plan: ScalingPlan,
+        folder: Path,
+        jobs: list[Job],
+        slots: list[int],
+        say: Callable[[str], None],
+    ) -> None:
+        self.plan, self.folder, self.jobs, self.free, self.say = plan, folder, jobs, slots, say
+        self.tasks = [task for job in jobs for task in job.tasks]
         self.started = time.perf_counter()
+        self._prepared = 0
         self._written: dict[str, Any] = {}
 
     @property
@@ -137,118 +188,181 @@ class Host:
         """Seconds until everything must have ended."""
         return self.plan.seconds - (time.perf_counter() - self.started)
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """All of them; returns when none runs."""
+    def run(self) -> None:
+        """All jobs; returns when none runs."""
         try:
-            while any(not job.ended for job in jobs):
-                for job in jobs:
+            if self.left >= LEAST_SECONDS:
+                for job in self.jobs:
+                    self._prepare(job)
+                while self.left > 0 and not all(map(self._ready, self.jobs)):
+                    time.sleep(POLL_SECONDS)
+            while any(task.ended == "" for task in self.tasks) or any(job.running for job in self.jobs):
+                for job in list(self.jobs):
                     if job.running:
                         self._watch(job)
-                for job in jobs:
-                    # In order: a part that waits for devices gets those that come free.
-                    if not job.ended and not job.running and not self._started(job):
+                for job in self.jobs:
+                    # In order: a job that waits for devices gets those that come free.
+                    if not job.begun and job.pending and not self._begun(job):
                         break
-                self._write(jobs)
+                self._write()
                 time.sleep(POLL_SECONDS)
+            self._write()
         finally:
-            for job in jobs:
+            for job in self.jobs:
                 _stop(job)
 
-    def _started(self, job: Job) -> bool:
-        """Start a job if it can be started; False where it waits for devices."""
-        before = job.after
-        if before is not None and before.ended not in ("", "done"):
-            self._end(job, f"not started: {before.name} did not end well")
-        elif self.left < LEAST_SECONDS:
-            self._end(job, "not started: no time left")
-        elif before is not None and not before.ended:
+    def _begun(self, job: Job) -> bool:
+        """Begin a job if it can be; False where it waits for devices."""
+        for task in job.pending:
+            if task.after is not None and task.after.ended not in ("", "done"):
+                self._end(task, f"not started: {task.after.name} did not end well")
+            elif self.left < LEAST_SECONDS:
+                self._end(task, "not started: no time left")
+        if any(task.after is not None and not task.after.ended for task in job.pending) or not job.pending:
             return True
-        elif job.processes > len(self.free):
+        running = [other for other in self.jobs if other.running]
+        if (job.alone and running) or any(other.alone for other in running):
             return False
-        else:
-            self._start(job)
+        if job.processes > len(self.free):
+            return False
+        self._begin(job)
         return True
 
     def command(self, job: Job) -> list[str]:
-        """What each process of a job runs."""
-        options = Options(self.plan.sizes, self.plan.device, str(self.folder), job.save)
-        told = [job.part, json.dumps(asdict(options)), str(self._result(job))]
-        return [sys.executable, "-m", "deepgen.speed.parts", *told]
+        """What each process of a job runs, but for its last argument."""
+        return [sys.executable, "-m", "deepgen.speed.parts"]
 
-    def _start(self, job: Job) -> None:
-        job.slots, self.free = self.free[: job.processes], self.free[job.processes :]
-        job.started = time.perf_counter()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def _prepare(self, job: Job) -> None:
+        """Start a job's processes, which import everything and wait."""
+        self._prepared += 1
         for rank in range(job.processes):
+            place = self.folder / f"job{self._prepared}-{rank}"
             environment = os.environ | {
                 "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(job.processes),
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
                 "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
                 "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max(2, 2 * job.processes))),
             }
-            if self.plan.device == "cuda":
-                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.slots))
-            with self._log(job, rank).open("wb") as log:
+            with place.with_suffix(".log").open("wb") as log:
                 worker = subprocess.Popen(
-                    self.command(job), env=environment, stdout=log, stderr=subprocess.STDOUT
+                    [*self.command(job), str(place)],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
                 )
             job.workers.append(worker)
-        self.say(f"{self.left:4.0f} s left: {job.name} starts on {job.slots}")
+            job.places.append(place)
+
+    def _ready(self, job: Job) -> bool:
+        """Whether each process waits to be told, or has left."""
+        pairs = zip(job.places, job.workers, strict=True)
+        return all(place.exists() or worker.poll() is not None for place, worker in pairs)
+
+    def _begin(self, job: Job) -> None:
+        if not job.workers:
+            self._prepare(job)
+        job.slots, self.free = self.free[: job.processes], self.free[job.processes :]
+        job.begun, job.tasks = True, job.pending
+        job.tasks[0].started = time.perf_counter()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        tasks = [
+            {"part": task.part, "output": str(self._result(task))}
+            | {"options": asdict(Options(*self._shared, save=task.save, load=task.load))}
+            for task in job.tasks
+        ]
+        for slot, worker in zip(job.slots, job.workers, strict=True):
+            environment = {"LOCAL_RANK": str(slot), "MASTER_PORT": str(port)}
+            told = {"environment": environment, "device": self.plan.device, "tasks": tasks}
+            assert worker.stdin is not None
+            # One that has left already is found so by `_watch`.
+            with contextlib.suppress(BrokenPipeError), worker.stdin:
+                worker.stdin.write(json.dumps(told).encode() + b"\n")
+        names = ", ".join(task.name for task in job.tasks)
+        self.say(f"{self.left:4.0f} s left: {names} on devices {job.slots}")
+
+    @property
+    def _shared(self) -> tuple[str, str, str]:
+        return self.plan.sizes, self.plan.device, str(self.folder)
 
     def _watch(self, job: Job) -> None:
         codes = [worker.poll() for worker in job.workers]
-        if any(code not in (None, 0) for code in codes):
-            rank = next(i for i, code in enumerate(codes) if code not in (None, 0))
-            lines = self._log(job, rank).read_text(encoding="utf-8", errors="replace").splitlines()
-            self._end(job, f"failed in process {rank}: " + "\n".join(lines[-LAST_LINES:]))
-        elif all(code == 0 for code in codes):
-            self._end(job, "done")
-        elif time.perf_counter() - job.started > self.plan.part_seconds:
-            self._end(job, f"stopped after {self.plan.part_seconds:.0f} s, its limit")
+        while job.pending and self._found(job.pending[0])["done"]:
+            self._end(job.pending[0], "done")
+            if job.pending:
+                job.pending[0].started = time.perf_counter()
+        if not job.pending:
+            # The last part is done; its processes leave by themselves.
+            self._leave(job)
+            return
+        now = job.pending[0]
+        for other in self.jobs:
+            if other.running and other is not job and other.pending:
+                now.beside.add(other.pending[0].name)
+        if any(codes) or None not in codes:
+            rank = next((i for i, code in enumerate(codes) if code), 0)
+            log = job.places[rank].with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            lines = "\n".join(log.splitlines()[-LAST_LINES:])
+            self._fail(job, f"failed in process {rank}: {lines}")
+        elif time.perf_counter() - now.started > self.plan.part_seconds:
+            self._fail(job, f"stopped after {self.plan.part_seconds:.0f} s, its limit")
         elif self.left <= 0:
-            self._end(job, "stopped: no time left")
+            self._fail(job, "stopped: no time left")
 
-    def _end(self, job: Job, how: str) -> None:
-        job.ended = how
-        if job.started:
-            job.seconds = time.perf_counter() - job.started
+    def _fail(self, job: Job, how: str) -> None:
+        """End a job at its current task; the rest become a job of their own."""
+        now, *rest = job.pending
+        self._leave(job)
+        if how.startswith("failed") and now is not job.tasks[0]:
+            # Perhaps for what an earlier part left behind: once more, in fresh processes.
+            self.say(f"{self.left:4.0f} s left: {now.name} {how}")
+            rest.insert(0, now)
+        else:
+            self._end(now, how)
+        if rest:
+            self.jobs.insert(self.jobs.index(job) + 1, Job(rest, job.alone))
+
+    def _leave(self, job: Job) -> None:
         _stop(job)
+        job.over = True
         self.free, job.slots = sorted([*self.free, *job.slots]), []
-        self.say(f"{self.left:4.0f} s left: {job.name} {how} ({job.seconds:.0f} s)")
 
-    def _log(self, job: Job, rank: int) -> Path:
-        return self.folder / f"{job.name}-{rank}.log"
+    def _end(self, task: Task, how: str) -> None:
+        task.ended = how
+        if task.started:
+            task.seconds = time.perf_counter() - task.started
+        self.say(f"{self.left:4.0f} s left: {task.name} {how} ({task.seconds:.0f} s)")
 
-    def _result(self, job: Job) -> Path:
-        return self.folder / f"{job.name}.json"
+    def _result(self, task: Task) -> Path:
+        return self.folder / f"{task.name}.json"
 
-    def report(self, jobs: Sequence[Job]) -> dict[str, Any]:
+    def _found(self, task: Task) -> dict[str, Any]:
+        """What a task has written by now."""
+        path = self._result(task)
+        if not path.exists():
+            return {"rates": {}, "same": {}, "facts": {}, "done": False}
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def report(self) -> dict[str, Any]:
         """What is known by now."""
-        found = []
-        for job in jobs:
-            path = self._result(job)
-            told = (
-                json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rates": {}, "facts": {}}
-            )
-            found.append(
-                {"part": job.part, "processes": job.processes, "seconds": job.seconds, "ended": job.ended}
-                | told
-            )
         gpu = self.plan.device == "cuda"
         return {
             "device": torch.cuda.get_device_name() if gpu else "cpu",
             "sizes": self.plan.sizes,
             "torch": torch.__version__,
-            "jobs": found,
+            "parts": [
+                {"part": task.part, "processes": task.processes, "seconds": task.seconds, "ended": task.ended}
+                | {"beside": sorted(task.beside)}
+                | {key: value for key, value in self._found(task).items() if key != "done"}
+                for task in self.tasks
+            ],
         }
 
-    def _write(self, jobs: Sequence[Job]) -> None:
-        report = self.report(jobs)
+    def _write(self) -> None:
+        report = self.report()
         if report != self._written:
             write_json(self.plan.output, report)
             self._written = report
@@ -257,6 +371,8 @@ class Host:
 def _stop(job: Job) -> None:
     """End the processes that still run."""
     for worker in job.workers:
+        if worker.stdin is not None and not worker.stdin.closed:
+            worker.stdin.close()
         if worker.poll() is None:
             worker.kill()
     for worker in job.workers:
@@ -265,23 +381,30 @@ def _stop(job: Job) -> None:
 
 def table(report: dict[str, Any]) -> str:
     """Lines for people: speed by number of processes, then checkpoints and what must be equal."""
-    jobs = report["jobs"]
-    rates: dict[str, dict[int, dict[str, float]]] = {}
-    for job in jobs:
-        for name, rate in job["rates"].items():
-            rates.setdefault(name, {})[job["processes"]] = rate
+    parts = report["parts"]
+    rates: dict[str, dict[int, tuple[dict[str, float], list[str]]]] = {}
+    for part in parts:
+        for name, rate in part["rates"].items():
+            rates.setdefault(name, {})[part["processes"]] = (rate, part["beside"])
     header = f"{'work':16}{'processes':>10}{'images/s':>10}{'efficiency':>11}{'seconds':>9}{'MFU':>7}"
-    lines = [f"{report['device']}, {report['sizes']}", header + f"{'peak GiB':>9}{'collectives s':>15}"]
+    header += f"{'peak GiB':>9}{'collectives s':>15}  beside"
+    lines, notes = [f"{report['device']}, {report['sizes']}", header], []
     for name, by_count in rates.items():
         least = min(by_count)
-        for count, rate in sorted(by_count.items()):
+        base = by_count[least][0]["images_per_second"] / least
+        mark = " " if least == 1 else "*"
+        if least > 1:
+            notes.append(
+                f"* {name}: efficiency relative to {least} processes, as there is no measurement with 1"
+            )
+        for count, (rate, beside) in sorted(by_count.items()):
             each = rate["images_per_second"] / count
-            base = by_count[least]["images_per_second"] / least
             line = f"{name:16}{count:10}{rate['images_per_second']:10.2f}"
-            line += f"{each / base:11.1%}" if base else f"{'–':>11}"
+            line += (f"{each / base:10.1%}" if base else f"{'–':>10}") + mark
             line += _cell(rate, "seconds", "9.3f") + _cell(rate, "mfu", "7.1%")
-            lines.append(line + _cell(rate, "peak_gib", "9.1f") + _cell(rate, "collective_seconds", "15.3f"))
-    return "\n".join([*lines, *_facts(jobs), *_failures(jobs)])
+            line += _cell(rate, "peak_gib", "9.1f") + _cell(rate, "collective_seconds", "15.3f")
+            lines.append(f"{line}  {', '.join(beside) or 'alone'}")
+    return "\n".join([*lines, *notes, *_checkpoints(parts), *_sameness(parts), *_failures(parts)])
 
 
 def _cell(rate: dict[str, float], key: str, form: str) -> str:
@@ -289,35 +412,41 @@ def _cell(rate: dict[str, float], key: str, form: str) -> str:
     return f"{rate[key]:{form}}" if key in rate else f"{'–':>{width}}"
 
 
-def _facts(jobs: Sequence[dict[str, Any]]) -> list[str]:
+def _checkpoints(parts: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
-    saved: float | None = None
-    for job in jobs:
-        facts, count = job["facts"], job["processes"]
+    saved = {part["processes"]: part["facts"]["saved"] for part in parts if "saved" in part["facts"]}
+    for part in parts:
+        facts, count = part["facts"], part["processes"]
+        if "loaded" in facts:
+            source = facts["loaded_from"]
+            other = [name for name, digest in saved[source].items() if facts["loaded"][name] != digest]
+            verdict = (
+                f"OTHER {' AND '.join(other).upper()}"
+                if other
+                else "every bit of weights and optimizer the same"
+            )
+            lines.append(
+                f"saved by {source}, loaded by {count} processes in {facts['load_seconds']:.1f} s: {verdict}"
+            )
         if "save_seconds" in facts:
-            saved = facts["weights"]
             lines.append(
                 f"checkpoint of {facts.get('checkpoint_gb', 0):.1f} GB by {count} processes: training waits "
                 f"{facts['save_waits_seconds']:.1f} s, on disk after {facts['save_seconds']:.1f} s"
             )
-        if "load_seconds" in facts:
-            lines.append(f"loaded by {count} processes in {facts['load_seconds']:.1f} s{_same(facts, saved)}")
-    for what in ("noise", "pictures"):
-        digests = {job["processes"]: job["facts"][what] for job in jobs if what in job["facts"]}
-        if len(digests) > 1:
-            verdict = "the same" if len(set(digests.values())) == 1 else f"DIFFERENT ({digests})"
-            lines.append(
-                f"{what} of the same seeds with {', '.join(map(str, sorted(digests)))} processes: {verdict}"
-            )
     return lines
 
 
-def _same(facts: dict[str, Any], saved: float | None) -> str:
-    if saved is None or "loaded_weights" not in facts:
-        return ""
-    close = abs(facts["loaded_weights"] - saved) <= 1e-9 * abs(saved)
-    return ", the same weights" if close else ", OTHER WEIGHTS"
+def _sameness(parts: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for what in dict.fromkeys(name for part in parts for name in part["same"]):
+        digests = {part["processes"]: part["same"][what] for part in parts if what in part["same"]}
+        counts = ", ".join(map(str, sorted(digests)))
+        verdict = "the same" if len(set(digests.values())) == 1 else f"DIFFERENT ({digests})"
+        lines.append(
+            f"{what} with {counts} processes: {verdict if len(digests) > 1 else 'nothing to compare'}"
+        )
+    return lines
 
 
-def _failures(jobs: Sequence[dict[str, Any]]) -> list[str]:
-    return [f"{x['part']}-{x['processes']}: {x['ended']}" for x in jobs if x["ended"] not in ("done", "")]
+def _failures(parts: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{x['part']}-{x['processes']}: {x['ended']}" for x in parts if x["ended"] not in ("done", "")]

@@ -132,8 +132,7 @@ class Trainer:
 
     def wait(self) -> None:
         """Until the device has done all."""
-        if self.ranks.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.ranks)
 
 
 def make_trainer(sizes: str, stage: str, parallel: ParallelConfig, ranks: Ranks) -> Trainer:
@@ -161,6 +160,12 @@ def _fitting(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Mea
 def peak_gib(ranks: Ranks) -> float:
     """The most memory that tensors took since the peak was reset; 0 on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if ranks.device.type == "cuda" else 0.0
+
+
+def wait_for(ranks: Ranks) -> None:
+    """Until the device has done all."""
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def release(ranks: Ranks) -> None:

@@ -42,7 +42,7 @@ class FlopCounter:
 
     def __init__(self, model: DeepGenModel) -> None:
         self.model = model
-        self.vae_cost: dict[tuple[int, int], float] = {}
+        self.vae_cost: dict[tuple[str | int, ...], float] = {}
         text = model.vlm.model.language_model
         self.language = _Layers.of(text, lambda name: _layer_number(name) < max(model.vlm.indices))
         self.vision = _Layers.of(model.vlm.model.visual)
@@ -60,41 +60,60 @@ class FlopCounter:
 
     def sample(self, x: Lengths) -> float:
         """Operations of one sample."""
-        model, config = self.model, self.model.dit.config
+        return sum(self._encoding(size) for size in x.sizes) + self.reading(x) + self.transformer(x)
+
+    def reading(self, x: Lengths, gradient: bool = True) -> float:
+        """Operations of the VLM and the bridge for one prompt; without `gradient` of the forward pass alone."""
+        model = self.model
         text = model.vlm.model.language_model.config
-        dit_grad = self.pictures.trained or self.bridge.trained or self.language.trained
-        total = sum(self._encoding(size) for size in x.sizes)
         # Where nothing in the VLM is trained, only the think tokens' rows carry a gradient.
-        thinking = x.vlm if self.language.trained else x.think
-        total += self.language.cost(x.vlm, thinking)
+        thinking = (x.vlm if self.language.trained else x.think) if gradient else 0
+        total = self.language.cost(x.vlm, thinking, gradient)
         heads = text.num_attention_heads * (text.hidden_size // text.num_attention_heads)
         depth = max(model.vlm.indices)
         # Causal: half the square. Backward costs twice the forward pass.
         total += depth * 2 * heads * x.vlm * (x.vlm + 2 * thinking)
         bridge = model.bridge.config
-        total += self.bridge.cost(x.vlm, x.vlm) + bridge.num_layers * 12 * bridge.hidden_size * x.vlm**2
+        total += self.bridge.cost(x.vlm, x.vlm if gradient else 0, gradient)
+        total += bridge.num_layers * (12 if gradient else 4) * bridge.hidden_size * x.vlm**2
         for height, width in x.sizes[1:]:
             patches = (
                 (height // 32) * (width // 32) * model.vlm.model.config.vision_config.spatial_merge_size**2
             )
-            total += self.vision.cost(patches, patches if self.vision.trained else 0)
-        total += self.pictures.cost(x.pictures, x.pictures if dit_grad else 0)
-        total += self.context.cost(x.context, x.context if dit_grad else 0) + self.per_sample.cost(1, 1)
+            total += self.vision.cost(patches, patches if gradient and self.vision.trained else 0, gradient)
+        return total
+
+    def transformer(self, x: Lengths, gradient: bool = True) -> float:
+        """Operations of one pass of the transformer; without `gradient` of the forward pass alone."""
+        config = self.model.dit.config
+        back = gradient and bool(self.pictures.trained or self.bridge.trained or self.language.trained)
+        total = self.pictures.cost(x.pictures, x.pictures if back else 0, back)
+        total += self.context.cost(x.context, x.context if back else 0, back)
+        total += self.per_sample.cost(1, 1 if gradient else 0, gradient)
         width = config.num_attention_heads * config.attention_head_dim
         dual = len(config.dual_attention_layers)
         squares = config.num_layers * (x.pictures + x.context) ** 2 + dual * x.pictures**2
-        return total + (12 if dit_grad else 4) * width * squares
+        return total + (12 if back else 4) * width * squares
+
+    def decoding(self, size: tuple[int, int]) -> float:
+        """Operations of the VAE's decoder for a picture of (H, W) pixels."""
+        scale, channels = self.model.latent_scale, self.model.vae.config.latent_channels
+        return self._vae_cost("decode", (1, channels, size[0] // scale, size[1] // scale))
 
     def _encoding(self, size: tuple[int, int]) -> float:
-        if size not in self.vae_cost:
+        return self._vae_cost("encode", (1, 3, *size))
+
+    def _vae_cost(self, method: str, shape: tuple[int, ...]) -> float:
+        key: tuple[str | int, ...] = (method, *shape)
+        if key not in self.vae_cost:
             # A new one, because ours may be compiled, and bound to its device so.
             with torch.device("meta"):
                 vae = AutoencoderKL.from_config(self.model.vae.config)
-            pixels = torch.zeros(1, 3, *size, device="meta")
+            given = torch.zeros(shape, device="meta")
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                vae.encode(pixels)
-            self.vae_cost[size] = float(counter.get_total_flops())
-        return self.vae_cost[size]
+                getattr(vae, method)(given)
+            self.vae_cost[key] = float(counter.get_total_flops())
+        return self.vae_cost[key]
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,10 @@ class _Layers:
         weights = [layer.weight for name, layer in _linears(network) if wanted(name)]
         return _Layers(sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad))
 
-    def cost(self, tokens: int, with_gradient: int) -> float:
-        """Of `tokens` forward, of which `with_gradient` pass a gradient on to what comes before."""
-        weights = tokens if self.trained else 0
+    def cost(self, tokens: int, with_gradient: int, training: bool) -> float:
+        """Of `tokens` forward, of which `with_gradient` pass a gradient on to what comes before; `training`: the
+        trained weights have theirs."""
+        weights = tokens if training and self.trained else 0
         return 2.0 * (self.elements * (tokens + with_gradient) + self.trained * weights)
 
 

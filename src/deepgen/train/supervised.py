@@ -42,11 +42,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """Losses [B] with gradients, noise levels [B] on the CPU, and the batch's tasks."""
+    """Losses [B] with gradients, noise levels [B] on the CPU, the batch's tasks, and the draws behind the losses."""
 
     losses: Tensor
     sigmas: Tensor
     tasks: list[str]
+    draws: Draws
 
 
 def draws_for(objective: Objective, samples: Sequence[int], shapes: Sequence[torch.Size]) -> Draws:
@@ -128,4 +129,4 @@ def batch_loss(
     losses = training_loss(
         model, conditioning, noisy_batch(clean, noise, sigma), references if any(counts) else None
     )
-    return BatchLoss(losses, sigma, list(batch.tasks))
+    return BatchLoss(losses, sigma, list(batch.tasks), draws)

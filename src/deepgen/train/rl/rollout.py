@@ -71,7 +71,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class _Lanes:
+class Lanes:
     """Rows that are drawn together: of each its group, its number in that group, its latents' shape; their prompts."""
 
     groups: list[DrawnGroup]
@@ -83,7 +83,7 @@ class _Lanes:
     def counts(self) -> Tensor:
         return torch.tensor([shape.numel() for shape in self.shapes])
 
-    def places_of(self, others: "_Lanes") -> list[int]:
+    def places_of(self, others: "Lanes") -> list[int]:
         """The row here of each of the others' groups."""
         found = {one.group.number: place for place, one in enumerate(self.groups)}
         return [found[one.group.number] for one in others.groups]
@@ -216,18 +216,18 @@ class Drawer:
 
     def _lanes(
         self, groups: Sequence[DrawnGroup], encoded: Encoded, places: Sequence[tuple[int, int]]
-    ) -> "_Lanes":
+    ) -> Lanes:
         """Rows of a block: `places` are (group, member of that group)."""
         rows = [place for place, _ in places]
         chosen = [groups[i] for i in rows]
         shapes = [self._shape(one.group) for one in chosen]
-        return _Lanes(chosen, [member for _, member in places], shapes, encoded.rows(rows))
+        return Lanes(chosen, [member for _, member in places], shapes, encoded.rows(rows))
 
-    def _chunk(self, full: "_Lanes", shared: "_Lanes", window: Window, size: int) -> _Chunk:
+    def _chunk(self, full: Lanes, shared: Lanes, window: Window, size: int) -> _Chunk:
         """Draw one batch. Up to the window the pictures of a group are one where they start alike: `shared`."""
         device, sigmas = self.ranks.device, self.sigmas
         lanes = shared
-        latents = self._noise(lanes, "start", 0, size)
+        latents = self.noise(lanes, "start", 0, size)
         states: dict[int, Tensor] = {}
         log_probs: dict[int, Tensor] = {}
         kept = {i for step in window.trained for i in (step, step + 1)}
@@ -243,12 +243,12 @@ class Drawer:
                 latents = ode_rows(latents, velocity, now, then)
                 continue
             move = sde_step(self.sampler.kind, latents, velocity, now, then, self.sampler.eta)
-            latents = move.draw(self._noise(lanes, "step", step, size))
+            latents = move.draw(self.noise(lanes, "step", step, size))
             if step in window.trained:
                 log_probs[step] = move.log_prob(latents, lanes.counts.to(device))
         return _Chunk(states, log_probs, latents)
 
-    def _noise(self, lanes: "_Lanes", role: str, step: int, size: int) -> Tensor:
+    def noise(self, lanes: Lanes, role: str, step: int, size: int) -> Tensor:
         """Standard normal rows [B, size] of prompt, member and step; a group's "start" is one where that is shared."""
         known: dict[str, Tensor] = {}
         keys = []
