@@ -125,7 +125,7 @@ rollout.keyed_noise = lambda shape, seed, key, step: keyed_noise(shape, seed + i
 @pytest.mark.parametrize(
     ("breakage", "wrong"),
     [
-        (REPEATED, {"noise of fine-tuning", "noise of the supervised loss beside them"}),
+        (REPEATED, {"noise of fine-tuning", "noise of their supervised loss"}),
         (MINE, {"noise of rollouts"}),
     ],
 )

@@ -25,7 +25,7 @@ from deepgen.pipeline.pipeline import DeepGenPipeline
 from deepgen.speed.models import SIZES, measured_model
 from deepgen.speed.profile import collective_seconds
 from deepgen.speed.rollout import RolloutWork, measure_rollouts
-from deepgen.speed.sameness import digest_of_all, noise_digests, tensors_digest
+from deepgen.speed.sameness import digest_of_all, fine_tuning_noise, rollout_noise, tensors_digest
 from deepgen.speed.training import (
     PROMPT,
     Setting,
@@ -110,8 +110,10 @@ class Part:
 def noise(part: Part) -> None:
     """Digests of the noise that tiny runs of the stages use."""
     folder = Path(part.options.folder) / f"noise{part.ranks.world_size}"
-    digests = noise_digests(folder, part.ranks)
-    part.same |= {f"noise of {name}": digest for name, digest in digests.items()}
+    part.same["noise of fine-tuning"] = fine_tuning_noise(folder / "supervised", part.ranks)
+    part.keep()
+    rollout, supervised = rollout_noise(folder / "rollout", part.ranks)
+    part.same |= {"noise of rollouts": rollout, "noise of their supervised loss": supervised}
 
 
 def sft(part: Part) -> None:

@@ -43,20 +43,6 @@ def digest_of_all(seen: Sequence[str], ranks: Ranks) -> str:
     return hashlib.sha256(json.dumps(joined).encode()).hexdigest()[:16]
 
 
-def noise_digests(folder: Path, ranks: Ranks) -> dict[str, str]:
-    """Digests of the noise and levels of two updates of fine-tuning, of a rollout, and of its supervised loss.
-
-    Collective; the work is the same however many processes share it.
-
-    Raises:
-        ConfigError: it does not divide among the processes.
-    """
-    return {
-        "fine-tuning": _fine_tuned(folder / "supervised", ranks),
-        **_reinforced(folder / "rollout", ranks),
-    }
-
-
 @dataclass
 class _Meter(LossMeter):
     """Notes the draws of every batch that training took a loss of."""
@@ -83,7 +69,13 @@ class _Drawer(Drawer):
         return rows
 
 
-def _fine_tuned(folder: Path, ranks: Ranks) -> str:
+def fine_tuning_noise(folder: Path, ranks: Ranks) -> str:
+    """A digest of the noise and levels of two updates of the same samples, however many processes share them.
+    Collective.
+
+    Raises:
+        ConfigError: they do not divide among the processes.
+    """
     options = [f"output_dir={folder}", f"device={ranks.device.type}", "validation.data=null"]
     options += ["samples.prompts=[]", "ema_decay=null", "batch_size=1", f"global_batch_size={SAMPLES}"]
     run = SupervisedRun(load_config(SupervisedConfig, "train/smoke", options), ranks)
@@ -93,7 +85,12 @@ def _fine_tuned(folder: Path, ranks: Ranks) -> str:
     return digest_of_all(meter.seen, ranks)
 
 
-def _reinforced(folder: Path, ranks: Ranks) -> dict[str, str]:
+def rollout_noise(folder: Path, ranks: Ranks) -> tuple[str, str]:
+    """Digests of the noise of one rollout, and of the supervised loss beside it. Collective.
+
+    Raises:
+        ConfigError: it does not divide among the processes.
+    """
     run = RLRun(rollout_config(ROLLOUT, folder, ParallelConfig(), ranks), ranks)
     assert run.sft is not None
     run.drawer = drawer = _Drawer(run.drawer, run)
@@ -102,10 +99,7 @@ def _reinforced(folder: Path, ranks: Ranks) -> dict[str, str]:
         run.advance(MetricsWriter(folder, active=False))
     finally:
         run.close()
-    return {
-        "rollouts": digest_of_all(drawer.seen, ranks),
-        "the supervised loss beside them": digest_of_all(meter.seen, ranks),
-    }
+    return digest_of_all(drawer.seen, ranks), digest_of_all(meter.seen, ranks)
 
 
 def _digest(values: Tensor) -> str:
