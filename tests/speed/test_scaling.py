@@ -162,7 +162,7 @@ def test_two_replicas_of_two_shards_are_measured(tmp_path):
 
 @pytest.mark.slow
 def test_nano_is_drawn_judged_reinforced_and_tuned(tmp_path):
-    told, found = measured(tmp_path, "nano")
+    told, found = measured(tmp_path, "nano", part_seconds=300)
     names = ["nano draw", "nano judge", "nano rl rollout", "nano rl all", "nano sft t2i"]
     assert [list(found[f"nano-{n}"]["rates"]) for n in (1, 2)] == [names, names], told
     assert "nano's pictures with 1, 2 processes: the same" in told
