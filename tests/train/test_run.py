@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -112,7 +113,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_many_end_the_run(smoke
 
     def broken(*arguments):
         result = make(*arguments)
-        return type(result)(result.losses * float("inf"), result.sigmas, result.tasks)
+        return replace(result, losses=result.losses * float("inf"))
 
     batches = iter(run.loader)
     run._accumulate(batches)

@@ -60,7 +60,8 @@ def runs(tmp_path_factory):
         *INSERTS,
     ]
     bridge = ["bridge.num_fused_layers=1", "bridge.hidden_size=40", "bridge.num_layers=1", "text_tokens=256"]
-    run("diffusion", *EAGER, *towers, *cache, *bridge, "transformer.num_layers=2")
+    fresh = ["init_from=null", "trainable.vlm=frozen", f"output_dir={root}/diffusion"]
+    run("sft", *EAGER, *towers, *cache, *bridge, "transformer.num_layers=2", *fresh)
     run("assemble", *towers, f"diffusion={root}/diffusion")
     return root
 
@@ -134,7 +135,7 @@ def test_base_alignment_and_fine_tuning_train_what_they_declare(runs):
 def test_two_processes_draw_samples_of_their_own_and_share_one_schedule(runs):
     settings = runs / "two.yaml"
     text = (runs / "diffusion" / "config.yaml").read_text()
-    settings.write_text(text.replace("cooldown: 0.4", "cooldown: 0.0"))
+    settings.write_text(text.replace("cooldown: 0.6", "cooldown: 0.0"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     overrides = [f"output_dir={runs}/two", "loop.steps=null", "loop.budget_minutes=0.12"]
     command = [*launch, "deepgen", "train", str(settings), *overrides]
