@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -172,3 +174,18 @@ def test_more_references_than_the_model_takes_break_a_sample(tmp_path: Path) -> 
     config = config_of(set_of(write_json(tmp_path / "l.json", [row]), "published_edit", "edit"))
     with pytest.raises(DataError, match="9 references, at most 8"):
         take(config, 1)
+
+
+def test_workers_left_behind_do_not_keep_their_run_from_ending():
+    code = (
+        "from torch.utils.data import DataLoader\n"
+        "from deepgen.data.loader import _stay_with_the_run\n"
+        "loader = DataLoader(range(1000), num_workers=1, worker_init_fn=_stay_with_the_run)\n"
+        "batches = iter(loader)\n"
+        "next(batches)\n"
+        "batches._shutdown_workers = lambda: None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], timeout=60, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -263,18 +263,25 @@ class MixtureLoader:
 
 
 def _stay_with_the_run(_worker: int) -> None:
-    """A worker decodes until its run ends: a launcher's signals go to all processes, and only the run answers them."""
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, signal.SIG_IGN)
+    """A worker decodes until its run ends it: a launcher's signals go to all processes; only the run answers them."""
     run = multiprocessing.parent_process()
-    assert run is not None  # torch starts workers by multiprocessing
+    assert run is not None and run.pid is not None  # torch starts workers by multiprocessing
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of this thread and those it starts
+
+    def obey() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run.pid:
+            pass
+        os._exit(0)
 
     def follow() -> None:
         run.join()
         os._exit(1)
 
     # torch's workers watch the process that forked them, which may be a fork server and outlive the run.
-    threading.Thread(target=follow, daemon=True).start()
+    for duty in (obey, follow):
+        threading.Thread(target=duty, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:
