@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from deepgen.errors import InputError
-from deepgen.speed.scaling import Host, Job, ScalingPlan, Task, plan_jobs, run_scaling, table
+from deepgen.speed.scaling import Host, Job, ScalingPlan, Task, plan_jobs, run_scaling
+from deepgen.speed.scaling_table import table
 
 DONE = {"rates": {}, "same": {}, "facts": {}, "ended": "done", "beside": []}
 SIMPLE = """

@@ -151,7 +151,7 @@ def _supervised(
         rate["collective_seconds"] = 0.0
         if ranks.world_size > 1:
             update = partial(trainer.update, random_batch(work), Objective(0, 3.0, "none"))
-            rate["collective_seconds"] = collective_seconds(update, trainer.wait)
+            rate["collective_seconds"] = collective_seconds(update, partial(wait_for, trainer.ranks))
         part.keep()
     return trainer
 

@@ -130,10 +130,6 @@ class Trainer:
         losses.mean().backward()
         update(self.optimizer, self.config, self.config.learning_rate, self.ranks)
 
-    def wait(self) -> None:
-        """Until the device has done all."""
-        wait_for(self.ranks)
-
 
 def make_trainer(sizes: str, stage: str, parallel: ParallelConfig, ranks: Ranks) -> Trainer:
     """A model with what a stage trains, and its optimizer; see `measured_model` for its sizes."""
@@ -186,10 +182,10 @@ def measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Meas
     times = []
     trainer.model.train()
     for _ in range(setting.warmup + setting.repeats):
-        trainer.wait()
+        wait_for(trainer.ranks)
         start = time.perf_counter()
         trainer.update(batch, objective)
-        trainer.wait()
+        wait_for(trainer.ranks)
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[setting.warmup :])
     return Measurement(
@@ -202,7 +198,9 @@ def measure(trainer: Trainer, work: Work, setting: Setting, peak: float) -> Meas
         mfu=flops / seconds / peak,
         peak_gib=peak_gib(trainer.ranks),
         first_seconds=times[0],
-        profile=profile(lambda: trainer.update(batch, objective), trainer.wait) if setting.profile else "",
+        profile=profile(lambda: trainer.update(batch, objective), lambda: wait_for(trainer.ranks))
+        if setting.profile
+        else "",
     )
 
 
