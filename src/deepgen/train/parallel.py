@@ -63,7 +63,7 @@ class ParallelConfig(Config):
         description="blocks recomputed in the backward pass: none, all, or this share of them",
     )
     compile: bool = Field(
-        False, description="compile each block, for any sizes of its inputs, and the VAE's encoder"
+        False, description="compile each block and the VAE's encoder, sizes symbolic once they have varied"
     )
     compute_dtype: DType = "float32"
 
@@ -157,13 +157,16 @@ def parallelize(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> De
 
 
 def _compile(model: DeepGenModel) -> None:
-    """Each kind of block once, its batch and lengths symbolic; the VAE's encoder for the first size, then for any."""
+    """Each kind of block for the sizes it meets first; those that vary from then on are symbolic in its next graph.
+
+    Symbolic sizes from the start would take four times as long before the first update, and make slower kernels.
+    """
     # One code object serves all blocks: several structures, with and without gradients.
     torch._dynamo.config.recompile_limit = 64
     for blocks in blocks_of(model).values():
         for block in blocks:
-            block.forward = torch.compile(block.forward, dynamic=True)
-    model.vlm.vision_block = torch.compile(model.vlm.vision_block, dynamic=True)
+            block.forward = torch.compile(block.forward)
+    model.vlm.vision_block = torch.compile(model.vlm.vision_block)
     model.vae.encoder.forward = torch.compile(model.vae.encoder.forward)
 
 
