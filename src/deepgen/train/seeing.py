@@ -6,6 +6,8 @@ little degraded, so that they judge content and not sharpness. None of them ever
 
 import json
 import logging
+import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +19,6 @@ from torch import Tensor
 
 from deepgen.train.feeds import Batch, Maker, draw_stacked, load_sprites, start_feed
 from deepgen.train.loop import Ema, Metrics, Progress, StageConfig, apply_update, make_optimizer
-from deepgen.train.vae import to_signed
 from deepgen.world.detector import degrade
 from deepgen.world.scenes import Scene
 
@@ -40,6 +41,10 @@ class SeeingConfig(StageConfig):
         1.0, ge=0, le=2, description="strength of blur, noise and changes of brightness"
     )
     batch_size: int = Field(256, gt=0)
+    reuse: int = Field(
+        1, gt=0, description="updates for each batch that is drawn; drawing takes longer than they do"
+    )
+    kept: int = Field(32, gt=0, description="drawn batches kept on the device to be used again")
 
 
 def by_size(samples: Iterator[T], scene_of: Callable[[T], Scene], count: int) -> Iterator[list[T]]:
@@ -51,6 +56,16 @@ def by_size(samples: Iterator[T], scene_of: Callable[[T], Scene], count: int) ->
         same.append(sample)
         if len(same) == count:
             yield waiting.pop((scene.width, scene.height))
+
+
+def again(batches: Iterator[T], times: int, kept: int, rng: random.Random) -> Iterator[T]:
+    """Each batch when it comes, and after it `times` - 1 of the last `kept`, at random."""
+    pool: deque[T] = deque(maxlen=kept)
+    for new in batches:
+        pool.append(new)
+        yield new
+        for _ in range(times - 1):
+            yield rng.choice(pool)
 
 
 class Reconstruction:
@@ -82,17 +97,26 @@ def train_seeing(config: SeeingConfig, network: ModelMixin, maker: Maker, loss_o
     optimizer = make_optimizer([network], config.loop)
     ema = Ema(network, config.loop.ema_decay)
     metrics = Metrics(config.output_dir)
-    feed = start_feed(maker, config.sprites, config.loop.seed, config.workers)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+    def prepared(batch: Batch) -> Batch:
+        """On the device, half of the pictures as the VAE gives them back: once for all updates that use them."""
+        batch = _moved(batch, device)
+        if through_vae is not None:
+            half = len(batch["pixels"]) // 2
+            with autocast:
+                rebuilt = through_vae(batch["pixels"][half:].float() / 255)
+            batch["pixels"][half:] = (rebuilt * 255).round().byte()
+        return batch
+
+    drawn = start_feed(maker, config.sprites, config.loop.seed, config.workers)
+    feed = again(map(prepared, drawn), config.reuse, config.kept, random.Random(config.loop.seed))
     progress = Progress(config.loop)
     for step in progress.updates(config.stage):
         batch = next(feed)
-        pixels = to_signed(batch.pop("pixels"), device).add_(1).div_(2)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            if through_vae is not None:
-                half = len(pixels) // 2
-                pixels = torch.cat((pixels[:half], through_vae(pixels[half:]).to(pixels.dtype)))
-            loss, parts = loss_of(degrade(pixels, strength=config.degradation), _moved(batch, device))
+        pixels = (batch["pixels"].float() / 255).contiguous(memory_format=torch.channels_last)
+        with autocast:
+            loss, parts = loss_of(degrade(pixels, strength=config.degradation), batch)
         loss.backward()
         apply_update(optimizer, progress)
         ema.update()
