@@ -25,6 +25,17 @@ def test_it_has_at_most_half_a_million_parameters() -> None:
     assert sum(p.numel() for p in Reader().parameters()) <= 0.5e6
 
 
+def test_a_word_of_one_row_is_seen_in_a_high_picture(reader: Reader) -> None:
+    low, high = torch.zeros(1, 3, 64, 128), torch.zeros(1, 3, 512, 128)
+    bar = torch.zeros(1, 3, 16, 8).fill_(1.0)
+    seen = []
+    for picture in (low, high):
+        with_bar = picture.clone()
+        with_bar[:, :, 32:48, 60:68] = bar
+        seen.append((reader(with_bar) - reader(picture)).abs().max().item())
+    assert seen[1] > 0.5 * seen[0] > 0
+
+
 def test_one_output_for_four_pixels_and_pictures_of_any_multiple_of_32(reader: Reader) -> None:
     for height, width in ((256, 256), (192, 320)):
         assert reader(torch.zeros(2, 3, height, width)).shape == (2, width // 4, 5)
