@@ -9,7 +9,7 @@ import torch
 
 from deepgen.errors import InputError
 from deepgen.world.draw import draw_batch
-from deepgen.world.reader import COLUMN, Reader, columns_of, misspelt, word_of
+from deepgen.world.reader import Reader, misspelt, word_of
 from deepgen.world.sampling import draw_sample
 from deepgen.world.scenes import Background, Scene, Word
 from deepgen.world.sprites import Sprites
@@ -64,26 +64,6 @@ def test_the_loss_is_the_chance_of_all_ways_to_write_the_text(reader: Reader, te
         if collapsed(path) == wanted
     )
     assert reader.loss(logits, *reader.targets([text])).item() == pytest.approx(-math.log(total), rel=1e-5)
-
-
-def test_each_letter_has_the_column_of_its_own_ink() -> None:
-    word = Word("Lid", x=40, y=100, height=48)
-    scene = Scene(256, 256, "3d", Background("plain", ("white",)), words=(word,))
-    ink = (draw_batch([scene], Sprites.procedural())[0] < 128).any(dim=0).any(dim=0)
-    spans = [list(group) for dark, group in itertools.groupby(range(256), lambda x: bool(ink[x])) if dark]
-    middles = [(span[0] + span[-1]) / 2 for span in spans]
-    assert len(middles) == 3
-    for column, middle in zip(columns_of(scene), middles, strict=True):
-        assert abs((column + 0.5) * COLUMN - middle) <= 2 * COLUMN
-
-
-def test_the_placed_loss_is_that_of_each_letter_at_its_column(reader: Reader) -> None:
-    logits = torch.randn(3, 6, 5, dtype=torch.float64)
-    letters, lengths = reader.targets(["ab", "", "B"])
-    found = reader.placed_loss(logits, letters, lengths, torch.tensor([1, 4, 5]))
-    chances = logits.float().log_softmax(-1)
-    wanted = -(chances[0, 1, 1] + chances[0, 4, 2] + chances[2, 5, 4]) / 3
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
 def test_a_letter_that_it_does_not_know_is_named(reader: Reader) -> None:

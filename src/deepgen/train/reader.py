@@ -10,7 +10,7 @@ from torch import Tensor
 from deepgen.rewards.text_match import levenshtein
 from deepgen.train.feeds import Batch, draw_stacked
 from deepgen.train.seeing import SeeingConfig, by_size, held_out_pictures, train_seeing, write_measures
-from deepgen.world.reader import Reader, columns_of, misspelt, word_of
+from deepgen.world.reader import Reader, misspelt, word_of
 from deepgen.world.sampling import draw_edit, draw_sample
 from deepgen.world.scenes import Scene
 from deepgen.world.sprites import Sprites
@@ -34,7 +34,7 @@ def random_scene(rng: random.Random, config: ReaderConfig) -> Scene:
 
 
 class WordMaker:
-    """Batches of one picture size: "pixels", uint8 [n, 3, H, W], and "letters", "lengths", "columns" of the words."""
+    """Batches of one picture size: {"pixels": uint8 [n, 3, H, W], "letters", "lengths": the reader's targets}."""
 
     def __init__(self, config: ReaderConfig) -> None:
         self.config = config
@@ -44,9 +44,7 @@ class WordMaker:
         scenes = iter(lambda: random_scene(rng, self.config), None)
         for some in by_size(scenes, lambda scene: scene, self.config.batch_size):
             letters, lengths = reader.targets([word_of(scene) for scene in some])
-            columns = torch.tensor([column for scene in some for column in columns_of(scene)])
-            pixels = draw_stacked(some, sprites)
-            yield {"pixels": pixels, "letters": letters, "lengths": lengths, "columns": columns}
+            yield {"pixels": draw_stacked(some, sprites), "letters": letters, "lengths": lengths}
 
 
 def train_reader(config: ReaderConfig) -> dict[str, dict[str, float]]:
@@ -55,9 +53,7 @@ def train_reader(config: ReaderConfig) -> dict[str, dict[str, float]]:
     reader = Reader()
 
     def loss_of(pixels: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, targets = reader(pixels), (batch["letters"], batch["lengths"])
-        read, placed = reader.loss(logits, *targets), reader.placed_loss(logits, *targets, batch["columns"])
-        return read + placed, {"read": read, "placed": placed}
+        return reader.loss(reader(pixels), batch["letters"], batch["lengths"]), {}
 
     metrics = train_seeing(config, reader, WordMaker(config), loss_of)
     folder = config.output_dir / "reader"

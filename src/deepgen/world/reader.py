@@ -12,7 +12,6 @@ import random
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from deepgen.errors import InputError
 from deepgen.world.blocks import Bottleneck, conv_unit, network_input
 from deepgen.world.scenes import Scene, Word
-from deepgen.world.words import text_size
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits
 COLUMN = 4
@@ -99,18 +97,6 @@ class Reader(ModelMixin, ConfigMixin):
         columns = torch.full_like(lengths, len(chances))
         return F.ctc_loss(chances, letters, columns, lengths, reduction="sum") / len(lengths)
 
-    @staticmethod
-    def placed_loss(logits: Tensor, letters: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
-        """Mean negative log-likelihood of each letter at the column where its ink is, in nats a picture.
-
-        Beside `loss`: that alone first learns how often letters occur, and long says nothing of pictures.
-
-        columns: of each letter, as `letters`.
-        """
-        pictures = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        there = logits[pictures, columns].float()
-        return F.cross_entropy(there, letters, reduction="sum") / len(lengths)
-
     @torch.no_grad()
     def read(self, pictures: Tensor) -> list[str]:
         """The text in each picture (as `forward` takes them), in evaluation mode's arithmetic; "" for none.
@@ -128,16 +114,6 @@ class Reader(ModelMixin, ConfigMixin):
 def word_of(scene: Scene) -> str:
     """The scene's words, joined; "" where there are none."""
     return "".join(word.text for word in scene.words)
-
-
-def columns_of(scene: Scene) -> list[int]:
-    """The column of the reader's output in the middle of each letter's ink, in the order of `word_of`."""
-    found = []
-    for word in scene.words:
-        starts = [word.text[:i] for i in range(1, 1 + len(word.text))]
-        edges = [0, *(text_size(start, word.height, word.font)[0] for start in starts)]
-        found += [(word.x + (left + right) // 2) // COLUMN for left, right in pairwise(edges)]
-    return found
 
 
 def misspelt(rng: random.Random, scene: Scene) -> Scene:
