@@ -112,14 +112,14 @@ def test_workers_end_with_a_run_that_is_killed(smoke):
     assert gone(process.pid, seconds=5)
 
 
-def killed_run(spawn, smoke, kills, steps, seed):
-    """Train in processes that are killed at random moments, every second one while it saves. A kill loses two intervals
-    at most: one, and what was done during a write. Returns the run's folder, how many processes were killed, and how
-    many left an unfinished save."""
+def killed_run(spawn, smoke, kills, steps, seed, asynchronous):
+    """Train in processes that are killed at random moments, every second one while it saves. A kill loses one interval
+    at most, and with asynchronous saves what was done during a write. Returns the run's folder, how many processes were
+    killed, and how many left an unfinished save."""
     moments = random.Random(seed)
     config = smoke(folder="killed")
     arguments = [f"output_dir={config.output_dir}", f"steps={steps}", "save_every_steps=3", *QUICK]
-    arguments += ["log_every_steps=1"]
+    arguments += ["log_every_steps=1", f"checkpoint.asynchronous={asynchronous}"]
     unfinished, checkpoints = 0, config.output_dir / "checkpoints"
     for kill in range(kills):
         process = spawn("train/smoke", arguments)
@@ -136,15 +136,15 @@ def killed_run(spawn, smoke, kills, steps, seed):
         kept = [
             int(path.parent.name.removeprefix("step_")) for path in checkpoints.glob("step_*/complete.json")
         ]
-        assert max(done, default=0) - max(kept, default=0) <= 2 * 3
+        assert max(done, default=0) - max(kept, default=0) <= (6 if asynchronous else 3)
     process = spawn("train/smoke", [*arguments, "save_every_steps=1000"])
     process.join(600)
     assert process.exitcode == 0
     return config.output_dir, kills, unfinished
 
 
-def check_kills(spawn, smoke, same_weights, kills, steps):
-    folder, killed, unfinished = killed_run(spawn, smoke, kills, steps, seed=0)
+def check_kills(spawn, smoke, same_weights, kills, steps, asynchronous):
+    folder, killed, unfinished = killed_run(spawn, smoke, kills, steps, 0, asynchronous)
     assert killed == kills, f"the run was complete after {killed} kills; give it more steps"
     assert unfinished >= kills // 4, "too few of the kills hit a save"
     whole = smoke(f"steps={steps}", "save_every_steps=1000", "ema_decay=0.9", folder="whole")
@@ -153,10 +153,11 @@ def check_kills(spawn, smoke, same_weights, kills, steps):
     assert not list((folder / "checkpoints").glob("*.partial"))
 
 
-def test_a_killed_run_ends_in_the_same_weights(spawn, smoke, same_weights):
-    check_kills(spawn, smoke, same_weights, kills=2, steps=40)
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_killed_run_ends_in_the_same_weights(spawn, smoke, same_weights, asynchronous):
+    check_kills(spawn, smoke, same_weights, 2, 40, asynchronous)
 
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_in_the_same_weights(spawn, smoke, same_weights):
-    check_kills(spawn, smoke, same_weights, kills=20, steps=250)
+    check_kills(spawn, smoke, same_weights, 20, 250, asynchronous=False)
