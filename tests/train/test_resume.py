@@ -159,5 +159,6 @@ def test_a_killed_run_ends_in_the_same_weights(spawn, smoke, same_weights, async
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_in_the_same_weights(spawn, smoke, same_weights):
-    check_kills(spawn, smoke, same_weights, 20, 250, asynchronous=False)
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_run_killed_twenty_times_ends_in_the_same_weights(spawn, smoke, same_weights, asynchronous):
+    check_kills(spawn, smoke, same_weights, 20, 250, asynchronous)

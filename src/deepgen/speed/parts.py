@@ -139,7 +139,7 @@ def _supervised(
     trainer = make_trainer(sizes, "sft", parallel, ranks)
     for task in tasks:
         work = part.batch_of(task, sizes)
-        # Fixed, so that it is the same at every number of devices: what fits on a single one of 80 GB.
+        # Fixed, so that it is the same at every number of devices: what should fit on a single one of 80 GB.
         share = 0.0 if sizes != PUBLISHED_SIZES else 0.75 if task == "t2i" else 1.0
         recompute(trainer.model, share)
         found = measure(trainer, work, setting, peak)

@@ -159,7 +159,7 @@ def parallelize(model: DeepGenModel, config: ParallelConfig, ranks: Ranks) -> De
 def _compile(model: DeepGenModel) -> None:
     """Each kind of block for the sizes it meets first; those that vary from then on are symbolic in its next graph.
 
-    Symbolic sizes from the start would take four times as long before the first update, and make slower kernels.
+    Symbolic sizes from the start took four times as long before the first update.
     """
     # One code object serves all blocks: several structures, with and without gradients.
     torch._dynamo.config.recompile_limit = 64

@@ -41,9 +41,7 @@ class SeeingConfig(StageConfig):
         1.0, ge=0, le=2, description="strength of blur, noise and changes of brightness"
     )
     batch_size: int = Field(256, gt=0)
-    reuse: int = Field(
-        1, gt=0, description="updates for each batch that is drawn; drawing takes longer than they do"
-    )
+    reuse: int = Field(1, gt=0, description="updates for each batch that is drawn and rebuilt by the VAE")
     kept: int = Field(32, gt=0, description="drawn batches kept on the device to be used again")
 
 
@@ -62,8 +60,9 @@ def again(batches: Iterator[T], times: int, kept: int, rng: random.Random) -> It
     """Each batch when it comes, and after it `times` - 1 of the last `kept`, at random."""
     pool: deque[T] = deque(maxlen=kept)
     for new in batches:
-        pool.append(new)
         yield new
+        if times > 1:
+            pool.append(new)
         for _ in range(times - 1):
             yield rng.choice(pool)
 

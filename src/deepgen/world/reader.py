@@ -4,8 +4,7 @@ A small network reads columns of four pixels from left to right and says a lette
 temporal classification, Graves et al. 2006; with convolutions alone, as in Shi et al. 2015 before its recurrent
 layers). A column takes each feature where it is strongest from top to bottom. A mean over the height, also one with
 learnt weights that start alike, hides a word that is one row of sixteen: such a reader said only blanks for hundreds of
-updates.
-It rewards nano's words; the evaluation reads with RapidOCR, which this network has never seen.
+updates. It rewards nano's words; the evaluation reads with RapidOCR, which this network has never seen.
 """
 
 import random
@@ -24,8 +23,6 @@ from deepgen.world.blocks import Bottleneck, conv_unit, network_input
 from deepgen.world.scenes import Scene, Word
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits
-COLUMN = 4
-"""Width in pixels of what one output sees first; a letter of the smallest size is wider."""
 BLANK_FIRST = 5.0
 """Logit of the blank before training, which has to begin somewhere: most columns show no letter."""
 
