@@ -133,9 +133,9 @@ def killed_run(spawn, smoke, kills, steps, seed, asynchronous):
         process.join()
         unfinished += any(checkpoints.glob("*.partial"))
         done = [record["step"] for record in read_metrics(config.output_dir / "metrics.jsonl")]
-        kept = [
-            int(path.parent.name.removeprefix("step_")) for path in checkpoints.glob("step_*/complete.json")
-        ]
+        # Not one that was being deleted, whose name ends in ".old.partial".
+        complete = checkpoints.glob("step_*[0-9]/complete.json")
+        kept = [int(path.parent.name.removeprefix("step_")) for path in complete]
         assert max(done, default=0) - max(kept, default=0) <= (6 if asynchronous else 3)
     process = spawn("train/smoke", [*arguments, "save_every_steps=1000"])
     process.join(600)
